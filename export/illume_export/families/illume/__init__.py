@@ -1,0 +1,1 @@
+"""The ILLUME family: one level of semantic tokens, a diffusion detokenizer."""

@@ -1,0 +1,1 @@
+"""Loads a bundle and runs it: describe, draw, edit, reconstruct. No torch, no onnx."""

@@ -1,0 +1,1 @@
+"""The `illume` command: one file per verb."""

@@ -1,0 +1,1 @@
+"""Trains illume-tiny by the three-stage recipe."""

@@ -1,0 +1,1 @@
+"""Evaluates a bundle with a checker that knows nothing of the model."""
