@@ -1,0 +1,113 @@
+"""`illume doctor`: what this machine can do, and what to install for the rest."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from illume_runtime.cli.main import VERBS
+from illume_runtime.cli.output import print_result
+from illume_runtime.cli.parser import DEVICES, add_json, example
+from illume_runtime.cli.table import table
+from illume_runtime.machine import measured_limits, this_machine
+
+DISTRIBUTION = "illume-rt"
+PACKAGES = {  # extra -> what it installs; '' is the default install (as in pyproject.toml)
+    "": ("numpy", "onnxruntime", "tokenizers", "Pillow"),
+    "export": ("torch", "onnx", "onnxscript", "safetensors"),
+}
+OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same module
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+INSTALL_FOR_DEVICE = {"cuda": "cuda", "tensorrt": "cuda"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    add_json(parser)
+    example(parser, "illume doctor")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 also where something optional is missing, because that is an answer and no failure."""
+    machine = this_machine()
+    limits = measured_limits(machine.cores)
+    data = {
+        "version": _installed_version(DISTRIBUTION),
+        "python": platform.python_version(),
+        "system": machine.system,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "memory_bytes": machine.memory_bytes,
+        "limits": {
+            "threads": limits.threads,
+            "memory_gb_per_s": round(limits.memory_bytes_per_s / 1e9, 2),
+            "float32_gflop_per_s": round(limits.float32_flops_per_s / 1e9, 2),
+        },
+        "packages": {name: _installed_version(name) for names in PACKAGES.values() for name in names},
+        "devices": devices(),
+        "verbs": {name: _missing_for(name) for name in VERBS},
+    }
+    print_result(args, data, _text(data))
+    return 0
+
+
+def devices() -> dict[str, dict[str, Any]]:
+    """For each device whether it can be used, and if not, why and what to do."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    has_gpu = any(Path(file).exists() for file in GPU_FILES)
+    found = {}
+    for device in DEVICES:
+        reason = ""
+        if device != "cpu" and not has_gpu:
+            reason = "no NVIDIA GPU on this machine"
+        elif PROVIDERS[device] not in providers:
+            extra = INSTALL_FOR_DEVICE.get(device, "")
+            reason = f"onnxruntime has no {PROVIDERS[device]}; pip install '{DISTRIBUTION}[{extra}]'"
+        found[device] = {"usable": not reason, "reason": reason}
+    return found
+
+
+def _missing_for(verb: str) -> dict[str, Any]:
+    extra = VERBS[verb].extra
+    needed = PACKAGES[""] + (PACKAGES[extra] if extra else ())
+    missing = [name for name in needed if not _installed_version(name)]
+    install = f"pip install '{DISTRIBUTION}[{extra}]'" if missing and extra else f"pip install {DISTRIBUTION}"
+    return {"usable": not missing, "missing": missing, "install": install if missing else ""}
+
+
+def _installed_version(name: str) -> str:
+    """The version of an installed distribution, empty if it is not installed."""
+    for distribution in (name, OTHER_NAMES.get(name, name)):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def _text(data: dict[str, Any]) -> str:
+    limits = data["limits"]
+    rows = [
+        ["illume-rt", data["version"] or "a source tree, not installed"],
+        ["Python", data["python"]],
+        ["system", data["system"]],
+        ["processor", f"{data['cpu']}, {data['cores']} cores usable"],
+        ["memory", f"{data['memory_bytes'] / 2**30:.1f} GiB" if data["memory_bytes"] else "not known here"],
+        ["reads", f"{limits['memory_gb_per_s']:.1f} GB/s measured with {limits['threads']} threads"],
+        ["computes", f"{limits['float32_gflop_per_s']:.1f} GFLOP/s in float32, measured in ONNX Runtime"],
+    ]
+    rows += [[name, found or "not installed"] for name, found in data["packages"].items()]
+    rows += [
+        [f"--device {name}", "yes" if it["usable"] else f"no: {it['reason']}"] for name, it in data["devices"].items()
+    ]
+    rows += [
+        [f"illume {name}", "yes" if it["usable"] else f"no: needs {', '.join(it['missing'])}; {it['install']}"]
+        for name, it in data["verbs"].items()
+    ]
+    return table(["", "this machine"], rows, left=2)

@@ -1,0 +1,132 @@
+"""The `illume` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
+
+Only the chosen verb's module is imported, and a verb imports onnxruntime only when it runs a model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from illume_runtime.cli.parser import VerbParser
+from illume_runtime.errors import IllumeError, UnavailableError, UsageError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Where a verb lives and what `illume --help` says of it. `extra` is what to install if it cannot be imported."""
+
+    module: str
+    summary: str
+    extra: str = ""
+
+
+VERBS: dict[str, Verb] = {
+    "doctor": Verb("illume_runtime.cli.doctor", "what this machine can do"),
+    "info": Verb("illume_runtime.cli.info", "what is in a bundle, and the memory that each stage takes"),
+    "export": Verb("illume_export.cli_export", "make a bundle from a checkpoint", "export"),
+    "verify": Verb("illume_export.cli_verify", "compare a bundle with its checkpoint, stage by stage", "export"),
+    "describe": Verb("illume_runtime.cli.describe", "answer a question about a picture"),
+    "chat": Verb("illume_runtime.cli.chat", "talk with the model about pictures, and have it draw"),
+    "draw": Verb("illume_runtime.cli.draw", "draw a picture from text"),
+    "edit": Verb("illume_runtime.cli.edit", "change a picture as an instruction says"),
+    "reconstruct": Verb("illume_runtime.cli.reconstruct", "draw a picture again from its visual tokens"),
+    "eval": Verb("illume_training.evaluation.cli_eval", "measure answers and pictures with an independent checker"),
+    "profile": Verb("illume_runtime.cli.profile", "where the milliseconds go, stage by stage"),
+    "train": Verb("illume_training.cli_train", "train a checkpoint by the three-stage recipe", "export"),
+}
+
+USAGE = """usage: illume VERB ...
+       illume VERB --help
+
+{summaries}
+
+  --version   print the version
+  --help      print this text
+
+Every verb takes --json: one JSON object on standard output and nothing else there.
+ILLUME_DEBUG=1 shows the traceback of an error.
+
+exit codes: 0 ok, 2 usage, 3 this environment cannot do it, 4 invalid checkpoint or bundle, 5 export failed,
+            6 quality under the bar, 7 out of memory, 8 incompatible engine, 130 interrupted
+
+example:
+  illume doctor
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give back its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail(words, "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except IllumeError as error:
+        return _fail(words, str(error), error.exit_code)
+    except MemoryError:
+        return _fail(words, "out of memory; use a smaller -n, or close other programs", 7)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(words, f"{where}{error.strerror or error}", UnavailableError.exit_code)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        summaries = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+        print(USAGE.format(summaries=summaries), end="")
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"illume {version('illume-rt')}")
+        except PackageNotFoundError:
+            raise UnavailableError("illume-rt is not installed here; install it with: pip install -e .") from None
+        return 0
+    verb = VERBS.get(words[0])
+    if verb is None:
+        raise UsageError(f"there is no verb {words[0]!r}; the verbs are {', '.join(VERBS)}")
+    parser = VerbParser(prog=f"illume {words[0]}", description=verb.summary)
+    try:
+        module = importlib.import_module(verb.module)
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(words[1:])))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("illume_"):
+            raise
+        what = f"'illume-rt[{verb.extra}]'" if verb.extra else "illume-rt"
+        raise UnavailableError(
+            f"this verb needs the package {package}, which is not installed; install it with: pip install {what}"
+        ) from error
+
+
+def _fail(words: list[str], message: str, code: int) -> int:
+    if os.environ.get("ILLUME_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+    line = " ".join(message.split())
+    who = f"illume {words[0]}" if words and words[0] in VERBS else "illume"
+    print(f"{who}: error: {line}", file=sys.stderr)
+    if "--json" in words:
+        print(json.dumps({"error": {"message": line, "exit_code": code}}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
