@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -55,14 +56,8 @@ def run(args: argparse.Namespace) -> int:
     with ProgressBar() as bar:
         for kind in args.requests:
             request = request_of(kind, pipeline, tracer, image)
-            measure(
-                kind,
-                request,
-                tracer,
-                repeats=args.repeat,
-                warm_up=args.warm_up,
-                on_step=lambda done, total, kind=kind: bar.update(kind, done, total),
-            )
+            on_step = partial(bar.update, kind)
+            measure(kind, request, tracer, repeats=args.repeat, warm_up=args.warm_up, on_step=on_step)
     peak_bytes = peak_memory_bytes()
     cold_ms = _cold_starts(args, image)
     limits = measured_limits(args.threads or usable_cores())
