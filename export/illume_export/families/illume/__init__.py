@@ -1,1 +1,7 @@
 """The ILLUME family: one level of semantic tokens, a diffusion detokenizer."""
+
+from illume_export.families.illume.checkpoint import checkpoint_from_folder
+from illume_export.families.illume.loader import config_from_checkpoint, illume_from_checkpoint
+from illume_export.families.illume.save import checkpoint_from_model
+
+__all__ = ["checkpoint_from_folder", "checkpoint_from_model", "config_from_checkpoint", "illume_from_checkpoint"]

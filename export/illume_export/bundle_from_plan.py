@@ -1,0 +1,140 @@
+"""A bundle on disk from a checkpoint and a plan: complete and checked, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from illume_runtime.bundle import Bundle
+from illume_runtime.files import atomic_directory, sha256_of
+
+from illume_export.checkpoint import Checkpoint
+from illume_export.onnx_from_stage import onnx_from_stage
+from illume_export.parity import parity_of
+from illume_export.plan import Plan, PlannedStage
+
+SCHEMA_VERSION = 1
+MAX_INLINE_BYTES = 1_500_000_000  # a protobuf file holds at most 2 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What became of one stage. `entry` is its object in `bundle.json`."""
+
+    name: str
+    action: str
+    seconds: float
+    file_bytes: int
+    entry: dict[str, Any]
+
+
+def bundle_from_plan(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    *,
+    on_stage: Callable[[str, int, int], None],
+    on_result: Callable[[StageResult], None],
+) -> tuple[StageResult, ...]:
+    """Write the bundle at the plan's output, replacing the one that stands there, and give back what was done.
+
+    `on_stage(name, done, total)` is called before each stage, `on_result` after it. Raises ExportError, QualityError;
+    then, and on an interruption, what stood at the output stands there unchanged.
+    """
+    wanted = [planned for planned in plan.stages if planned.action != "leave out"]
+    results = []
+    with atomic_directory(plan.output, replace=plan.replaces) as folder:
+        (folder / "stages").mkdir()
+        for done, planned in enumerate(wanted):
+            on_stage(planned.stage.name, done, len(wanted))
+            result = _built(planned, folder) if planned.action == "build" else _reused(planned, plan, folder)
+            on_result(result)
+            results.append(result)
+        tables = _write_tables(checkpoint, folder)
+        for name, data in checkpoint.files.items():
+            (folder / name).write_bytes(data)
+        manifest = {
+            "format": "illume-bundle",
+            "schema_version": SCHEMA_VERSION,
+            "family": checkpoint.family,
+            "name": checkpoint.name,
+            "precision": "float32",
+            "tools": tools(),
+            "files": _files(folder),
+            "stages": {result.name: result.entry for result in results},
+            "tables": tables,
+            **checkpoint.specification,
+        }
+        (folder / "bundle.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        Bundle.open(folder, verify=False)  # what is written can be read: the schema has one definition, the runtime's
+    return tuple(results)
+
+
+def tools() -> dict[str, str]:
+    """Versions of what makes a bundle."""
+    return {
+        "illume-rt": version("illume-rt"),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _built(planned: PlannedStage, folder: Path) -> StageResult:
+    start = monotonic()
+    stage = planned.stage
+    name = f"stages/{stage.name}.onnx"
+    path = folder / name
+    model = onnx_from_stage(stage)
+    external = f"{stage.name}.onnx.data" if planned.weight_bytes > MAX_INLINE_BYTES else None
+    ir.save(model, path, external_data=external)
+    onnx.checker.check_model(path)
+    parity = parity_of(stage, path)
+    entry = {
+        "file": name,
+        "opset": stage.opset,
+        "inputs": [asdict(port) for port in stage.inputs],
+        "outputs": [asdict(port) for port in stage.outputs],
+        "weight_bytes": planned.weight_bytes,
+        "params": planned.params,
+        "flops": asdict(stage.flops),
+        "source_sha256": planned.source_sha256,
+        "parity": asdict(parity),
+    }
+    return StageResult(stage.name, "built", monotonic() - start, path.stat().st_size, json.loads(json.dumps(entry)))
+
+
+def _reused(planned: PlannedStage, plan: Plan, folder: Path) -> StageResult:
+    start = monotonic()
+    entry = plan.existing[planned.stage.name]
+    for path in (plan.output / "stages").glob(f"{planned.stage.name}.onnx*"):
+        shutil.copyfile(path, folder / "stages" / path.name)  # a copy: a bundle has no links
+    num_bytes = (folder / entry["file"]).stat().st_size
+    return StageResult(planned.stage.name, "reused", monotonic() - start, num_bytes, entry)
+
+
+def _write_tables(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    (folder / "tables").mkdir()
+    entries = {}
+    for name, array in checkpoint.tables.items():
+        file = f"tables/{name}.npy"
+        np.save(folder / file, np.ascontiguousarray(array), allow_pickle=False)
+        entries[name] = {"file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
+    return entries
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths
+    }

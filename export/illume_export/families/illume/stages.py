@@ -1,0 +1,196 @@
+"""The stages of a model of the `illume` family, in the order in which a request goes through them.
+
+Tolerances are for float32 on both sides: outputs are of the size 1 to 30, sums have up to some thousand terms, and
+kernels add in another order; that makes about 1e-5, and a wrong graph is wrong by far more than 1e-3.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from illume_export.families.illume.cases import Cases
+from illume_export.families.illume.decoder import OPSET as CACHE_OPSET
+from illume_export.families.illume.decoder import CachedDecoder
+from illume_export.families.illume.decoder_parity import decoder_errors
+from illume_export.families.illume.modules import CodeFinder, GuidedHead, ImageEmbedder, LatentDecoder
+from illume_export.families.illume.specification import segments_from_config
+from illume_export.flops import flops_of
+from illume_export.models import Illume
+from illume_export.parity import module_errors
+from illume_export.stage import Flops, Port, Run, Stage
+
+OPSET = 23
+TOLERANCE = 1e-3
+HEAD_TOLERANCE = 5e-3  # logits reach 100, and guidance multiplies the rounding of a difference of two by up to 7.5
+SIMILARITY_TOLERANCE = 1e-5  # cosine: a code may differ only where two are equally near within rounding
+GUIDANCE = (1.0, 2.0, 7.5)
+TIMES = (0.0, 0.35, 1.0)
+
+
+def stages_from_model(model: Illume) -> tuple[Stage, ...]:
+    """All stages."""
+    cases = Cases(model)
+    return (
+        _vision_encoder(model, cases),
+        _decoder(model, cases),
+        *(_head(model, cases, name, *bounds) for name, bounds in segments_from_config(model.config).items()),
+        _image_tokenizer(model, cases),
+        _denoiser(model, cases),
+        _vae_decoder(model, cases),
+    )
+
+
+def _vision_encoder(model: Illume, cases: Cases) -> Stage:
+    c = model.config
+    module = ImageEmbedder(model)
+    return Stage(
+        name="vision_encoder",
+        module=module,
+        inputs=(_pixels("pixel_values", c.image_size),),
+        outputs=(Port("image_embeds", "float32", ("B", c.num_patches, c.language_model.hidden_size)),),
+        opset=OPSET,
+        flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
+        errors=module_errors(
+            lambda pixel_values: model.adapter(model.vision_encoder(pixel_values)),
+            lambda: [{"pixel_values": cases.pixels}, {"pixel_values": cases.pixels[:1]}],
+        ),
+        tolerance=TOLERANCE,
+    )
+
+
+def _decoder(model: Illume, cases: Cases) -> Stage:
+    c = model.config.language_model
+    caches = [f"{kind}_cache_{i}" for i in range(c.num_layers) for kind in ("key", "value")]
+    shape = ("B", c.num_kv_heads, "S", c.head_dim)
+    return Stage(
+        name="decoder",
+        module=CachedDecoder(model.language_model),
+        inputs=(
+            Port("inputs_embeds", "float32", ("B", "T", c.hidden_size)),
+            Port("positions", "int64", ("B", "T")),
+            *(Port(name, "float32", shape) for name in caches),
+        ),
+        outputs=(
+            Port("hidden", "float32", ("B", "T", c.hidden_size)),
+            *(Port(f"{name}_out", "float32", shape) for name in caches),
+        ),
+        opset=CACHE_OPSET,
+        flops=Flops("token", flops_of(model.language_model, torch.zeros(1, 1, c.hidden_size))),
+        errors=partial(decoder_errors, cases),
+        tolerance=TOLERANCE,
+    )
+
+
+def _head(model: Illume, cases: Cases, segment: str, start: int, end: int) -> Stage:
+    width = model.config.language_model.hidden_size
+    module = GuidedHead(model, start, end)
+
+    def reference(hidden: Tensor, hidden_uncond: Tensor, guidance: Tensor) -> Tensor:
+        c, u = (model.language_model.logits(h, start, end) for h in (hidden, hidden_uncond))
+        return u + guidance[:, None] * (c - u)
+
+    def inputs() -> list[dict[str, Tensor]]:
+        rows = cases.hidden[-2 * len(GUIDANCE) :]
+        hidden, uncond = rows.chunk(2)
+        return [
+            {"hidden": hidden, "hidden_uncond": uncond, "guidance": torch.tensor(GUIDANCE)},
+            {"hidden": hidden[:1], "hidden_uncond": hidden[:1], "guidance": torch.ones(1)},
+        ]
+
+    example = (torch.zeros(1, width), torch.zeros(1, width), torch.ones(1))
+    return Stage(
+        name=f"head_{segment}",
+        module=module,
+        inputs=(
+            Port("hidden", "float32", ("B", width)),
+            Port("hidden_uncond", "float32", ("B", width)),
+            Port("guidance", "float32", ("B",)),
+        ),
+        outputs=(Port("logits", "float32", ("B", end - start)),),
+        opset=OPSET,
+        flops=Flops("row", flops_of(module, *example)),
+        errors=module_errors(reference, inputs),
+        tolerance=HEAD_TOLERANCE,
+    )
+
+
+def _image_tokenizer(model: Illume, cases: Cases) -> Stage:
+    c = model.config
+    module = CodeFinder(model)
+
+    def errors(run: Run) -> list[float]:
+        """How much less similar the found code is than the most similar one, per picture."""
+        codes = torch.from_numpy(run({"pixel_values": cases.pixels.numpy()})["codes"]).flatten(1)
+        with torch.no_grad():
+            tokenizer = model.image_tokenizer
+            similarity = tokenizer.vectors(cases.features) @ tokenizer.code_vectors().T
+        lost = similarity.amax(-1) - similarity.gather(-1, codes[:, :, None])[..., 0]
+        return [float(picture.max()) for picture in lost]
+
+    return Stage(
+        name="image_tokenizer",
+        module=module,
+        inputs=(_pixels("pixel_values", c.image_size),),
+        outputs=(Port("codes", "int64", ("B", c.grid_size, c.grid_size)),),
+        opset=OPSET,
+        flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
+        errors=errors,
+        tolerance=SIMILARITY_TOLERANCE,
+    )
+
+
+def _denoiser(model: Illume, cases: Cases) -> Stage:
+    c = model.config
+    latents = (c.vae.latent_channels, c.latent_size, c.latent_size)
+    code_map = (c.image_tokenizer.code_dim, c.grid_size, c.grid_size)
+
+    def inputs() -> list[dict[str, Tensor]]:
+        times = torch.tensor(TIMES)
+        mixed = torch.lerp(cases.latents, cases.noise, times[:, None, None, None])
+        unconditional = torch.zeros_like(cases.code_maps[:1])
+        return [
+            {"latents": mixed, "time": times, "code_map": cases.code_maps},
+            {"latents": cases.noise[:1], "time": torch.tensor([0.9]), "code_map": unconditional},
+        ]
+
+    example = (torch.zeros(1, *latents), torch.zeros(1), torch.zeros(1, *code_map))
+    return Stage(
+        name="denoiser",
+        module=model.denoiser,
+        inputs=(
+            Port("latents", "float32", ("B", *latents)),
+            Port("time", "float32", ("B",)),
+            Port("code_map", "float32", ("B", *code_map)),
+        ),
+        outputs=(Port("velocity", "float32", ("B", *latents)),),
+        opset=OPSET,
+        flops=Flops("row", flops_of(model.denoiser, *example)),
+        errors=module_errors(model.denoiser, inputs),
+        tolerance=TOLERANCE,
+    )
+
+
+def _vae_decoder(model: Illume, cases: Cases) -> Stage:
+    c = model.config
+    latents = (c.vae.latent_channels, c.latent_size, c.latent_size)
+    module = LatentDecoder(model)
+    return Stage(
+        name="vae_decoder",
+        module=module,
+        inputs=(Port("latents", "float32", ("B", *latents)),),
+        outputs=(_pixels("pixels", c.image_size),),
+        opset=OPSET,
+        flops=Flops("row", flops_of(module, torch.zeros(1, *latents))),
+        errors=module_errors(
+            lambda latents: model.vae.decode(latents).clamp(-1.0, 1.0),
+            lambda: [{"latents": cases.latents}, {"latents": cases.noise[:1]}],
+        ),
+        tolerance=TOLERANCE,
+    )
+
+
+def _pixels(name: str, size: int) -> Port:
+    return Port(name, "float32", ("B", 3, size, size))

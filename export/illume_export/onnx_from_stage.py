@@ -1,0 +1,88 @@
+"""The ONNX graph of a stage: traced once by PyTorch, in standard operators, every name stable."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+import torch
+from illume_runtime.errors import ExportError
+
+from illume_export.passes.bare_graph import bare_graph
+from illume_export.passes.parameter_names import parameter_names
+from illume_export.stage import Port, Stage, example_of
+
+EXAMPLE_SIZES = {"B": 3, "T": 5, "S": 48}  # all different and none 1: what is equal by chance would be tied
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def onnx_from_stage(stage: Stage) -> ir.Model:
+    """The graph with its weights. Raises ExportError if it is not what the stage declares."""
+    dims = {name: torch.export.Dim(name) for name in EXAMPLE_SIZES}  # a shared name is a shared size
+    dynamic = tuple({i: dims[n] for i, n in enumerate(port.shape) if isinstance(n, str)} for port in stage.inputs)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                stage.module.eval(),
+                example_of(stage, EXAMPLE_SIZES),
+                dynamo=True,
+                opset_version=stage.opset,
+                dynamic_shapes=_per_argument(stage, dynamic),
+                input_names=[port.name for port in stage.inputs],
+                output_names=[port.name for port in stage.outputs],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"{stage.name}: PyTorch cannot trace it: {error}") from error
+    if program is None:
+        raise ExportError(f"{stage.name}: PyTorch gave back no graph")
+    model = program.model
+    parameter_names(model, stage.module)
+    bare_graph(model, stage.name)
+    _check(model, stage)
+    return model
+
+
+def _per_argument(stage: Stage, dynamic: tuple[Mapping[int, object], ...]) -> tuple[object, ...]:
+    """The dynamic dimensions in the structure of the module's arguments: `*args` takes one tuple."""
+    code = type(stage.module).forward.__code__
+    has_rest = bool(code.co_flags & 0x04)  # CO_VARARGS
+    named = code.co_argcount - 1
+    return (*dynamic[:named], dynamic[named:]) if has_rest else dynamic
+
+
+def _check(model: ir.Model, stage: Stage) -> None:
+    for values, ports in ((model.graph.inputs, stage.inputs), (model.graph.outputs, stage.outputs)):
+        got = tuple(_port(value) for value in values)
+        if got != ports:
+            raise ExportError(f"{stage.name}: the graph has the borders {got}, expected {ports}")
+    foreign = {f"{n.domain}::{n.op_type}" for n in model.graph if n.domain not in STANDARD_DOMAINS}
+    if foreign or model.functions:
+        raise ExportError(f"{stage.name}: operators outside the standard: {sorted(foreign) or 'local functions'}")
+
+
+def _port(value: ir.Value) -> Port:
+    shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ())
+    return Port(value.name or "", _type(value), shape)
+
+
+def _type(value: ir.Value) -> str:
+    return {"FLOAT": "float32", "INT64": "int64"}.get(value.dtype.name if value.dtype else "", str(value.dtype))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's remarks (optional packages, deprecations of its own) from the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

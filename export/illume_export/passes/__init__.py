@@ -1,0 +1,1 @@
+"""Rewrites of exported graphs: one rule each, in place."""

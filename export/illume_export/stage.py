@@ -1,0 +1,58 @@
+"""A stage to export: what is traced, its borders, and how it is compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Arrays = Mapping[str, np.ndarray]
+Run = Callable[[Arrays], dict[str, np.ndarray]]
+
+TYPES = {"float32": torch.float32, "int64": torch.int64}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output of a stage; `shape` holds sizes and names of sizes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs (a multiplication with its addition is two) per `call`, `token` or `row`."""
+
+    per: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph of a bundle.
+
+    `module` takes the inputs in order and gives back the outputs in order. `errors(run)` sends real inputs through
+    `run` and gives back the largest absolute error of each case against PyTorch; one above `tolerance` refuses it.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    opset: int
+    flops: Flops
+    errors: Callable[[Run], list[float]]
+    tolerance: float
+
+
+def example_of(stage: Stage, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """Zeros in the shapes of the stage's inputs, with the named dimensions at `sizes`."""
+    return tuple(
+        torch.zeros([sizes[n] if isinstance(n, str) else n for n in port.shape], dtype=TYPES[port.dtype])
+        for port in stage.inputs
+    )
