@@ -23,6 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
+    Path(args.bundle).parent.mkdir(parents=True, exist_ok=True)
 
     print(f"1/3  exporting {args.checkpoint} to {args.bundle}", flush=True)
     code = illume(["export", args.checkpoint, "-o", args.bundle])

@@ -128,11 +128,11 @@ def sample_scene(rng: Random, split: Split, *, num_objects: int | None = None, s
     """A random scene of `split`, with 1 to 6 objects, some of them alike."""
     while True:
         scene = _propose(rng, split, num_objects or rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6)), style)
-        if scene.split == split:
+        if scene is not None and scene.split == split:
             return scene
 
 
-def _propose(rng: Random, split: Split, count: int, style: str | None) -> Scene:
+def _propose(rng: Random, split: Split, count: int, style: str | None) -> Scene | None:
     objects: list[SceneObject] = []
     kinds: list[tuple[str, str]] = [sample_kind(rng, held_out=split == "held_out")]
     alike = rng.random() < 0.35
@@ -142,8 +142,9 @@ def _propose(rng: Random, split: Split, count: int, style: str | None) -> Scene:
             kinds.append(sample_kind(rng, held_out=False))
         shape, color = kinds[-1]
         new = place(rng, objects, shape, color, same_size or rng.choice(tuple(SIZES)))
-        if new is not None:
-            objects.append(new)
+        if new is None:
+            return None  # too crowded
+        objects.append(new)
     chosen = style or rng.choices(STYLES, (0.84, 0.08, 0.08))[0]
     background = rng.choice(BACKGROUNDS[:8]) if rng.random() < 0.6 else rng.choice(BACKGROUNDS[8:])
     return Scene(tuple(sorted(objects)), background, chosen)

@@ -1,0 +1,40 @@
+# Five verbs: demo, test, check, bench, wheel. Each sets up .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench wheel train nightly clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[export,train,dev]'
+	touch $@
+
+demo: $(READY)  ## export the committed checkpoint, run it, profile it, and write build/demo/index.html
+	$(BIN)/python -m illume_training.demo --checkpoint assets/illume-tiny --output build/demo
+
+test: $(READY)  ## every test that needs no GPU and takes no minutes
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+nightly: $(READY)  ## the slow sweeps too
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+check: $(READY)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## benchmarks beside their peers
+	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,min,iqr,rounds
+
+wheel: $(READY)  ## dist/*.whl
+	$(BIN)/python -m build --wheel --outdir dist .
+
+train: $(READY)  ## train illume-tiny from nothing: hours on two cores, minutes on a GPU; resumes where it stopped
+	$(BIN)/illume train training/configs/illume-tiny.toml
+
+clean:
+	rm -rf build dist
