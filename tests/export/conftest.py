@@ -1,0 +1,37 @@
+"""The small model's checkpoint and bundle, each made once per session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_model import GENERATION_CONFIG, random_model, small_config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from illume_export.families.illume import checkpoint_from_model
+from illume_runtime.cli.main import main
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Bytes, one token each."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A checkpoint folder; read only."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return checkpoint_from_model(random_model(small_config()), folder, tokenizer, GENERATION_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint's bundle, made by the command; read only."""
+    output = tmp_path_factory.mktemp("exported") / "small.bundle"
+    assert main(["export", str(checkpoint), "-o", str(output)]) == 0
+    return output
