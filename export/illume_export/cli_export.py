@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-from illume_runtime.errors import UnavailableError, UsageError
 
 from illume_export.bundle_from_plan import StageResult, bundle_from_plan
 from illume_export.checkpoint import Checkpoint
@@ -42,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_result(args, plan_data(checkpoint, plan), plan_text(plan))
         return 0
-    _check_output(output)
     with ProgressBar() as bar:
         results = bundle_from_plan(
             checkpoint, plan, on_stage=bar.update, on_result=lambda result: note(args, result_line(result))
@@ -60,15 +56,6 @@ def run(args: argparse.Namespace) -> int:
     }
     print_result(args, data, f"{output}: {len(results)} stages, {megabytes(num_bytes)}, {seconds:.1f} s")
     return 0
-
-
-def _check_output(output: Path) -> None:
-    """Fail before the work, not after it."""
-    parent = output.resolve().parent
-    if not parent.is_dir():
-        raise UsageError(f"the folder {parent} does not exist; create it with: mkdir -p {parent}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UnavailableError(f"the folder {parent} is not writable; choose another one with --output")
 
 
 def result_line(result: StageResult) -> str:

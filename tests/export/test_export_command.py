@@ -143,10 +143,11 @@ def test_sizes_of_the_plan_are_those_of_the_bundle(
     [
         (["--stages", "decoder,nose"], 2, "there is no stage nose; the stages are vision_encoder"),
         (["--stages", ""], 2, "there is no stage"),
-        (["-o", "{tmp}/missing/new"], 2, "does not exist; create it with: mkdir -p"),
+        (["-o", "{tmp}/file/new"], 3, "Not a directory"),
+        (["-o", "/proc/new"], 3, "/proc/new"),
         (["-o", "{tmp}"], 2, "exists and is no bundle; it is left alone"),
     ],
-    ids=["unknown stage", "empty stage", "no parent", "not a bundle"],
+    ids=["unknown stage", "empty stage", "parent is a file", "not writable", "not a bundle"],
 )
 def test_wrong_usage(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str

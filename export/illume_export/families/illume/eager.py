@@ -6,22 +6,14 @@ the logits of the whole vocabulary, and a mask. Greedy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from illume_export.checkpoint import Checkpoint
+from illume_export.greedy import GreedyTokens
 from illume_export.models import Illume
-
-
-@dataclass(frozen=True, slots=True)
-class GreedyTokens:
-    """Chosen ids, and by how much the logit of each was ahead of the next best allowed one."""
-
-    ids: tuple[int, ...]
-    margins: tuple[float, ...]
 
 
 class EagerPipeline:
@@ -84,7 +76,8 @@ class EagerPipeline:
         with torch.no_grad():
             embeds: Tensor = self.model.adapter(self.model.vision_encoder(pixels))[0]
         end_of_line = self._embed(self.config.controls.end_of_line)
-        return [part for row in embeds.split(self.config.grid_size) for part in (row, end_of_line)]
+        rows = torch.split(embeds, self.config.grid_size)
+        return [part for row in rows for part in (row, end_of_line)]
 
     def _embed(self, *ids: int) -> Tensor:
         with torch.no_grad():
@@ -94,6 +87,12 @@ class EagerPipeline:
         model = self.model.language_model
         with torch.no_grad():
             return model.logits(model(sequence[None])[0, -1], 0, self.config.language_model.vocab_size)
+
+
+def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:
+    """The pipeline of a checkpoint of this family."""
+    assert isinstance(checkpoint.model, Illume)
+    return EagerPipeline(checkpoint.model, checkpoint.files["tokenizer.json"].decode())
 
 
 def _best(logits: Tensor, start: int, end: int) -> tuple[int, float]:

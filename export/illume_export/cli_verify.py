@@ -1,0 +1,118 @@
+"""`illume verify`: a bundle against the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from illume_runtime.bundle import Bundle
+from illume_runtime.pipeline import Pipeline
+
+from illume_export.agreement import Agreement, agreements
+from illume_export.checkpoint import Checkpoint
+from illume_export.families import family_from_folder
+from illume_export.parity import max_abs_error, run_from_onnx
+from illume_runtime.cli.output import print_result
+from illume_runtime.cli.parser import add_json, example
+from illume_runtime.cli.progress import ProgressBar
+from illume_runtime.cli.table import table
+from illume_runtime.errors import QualityError, UsageError
+
+REQUESTS_PER_KIND = 2
+KINDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The largest absolute error of a stage or table, and what it may be."""
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` made")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with config.json and model.safetensors")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=REQUESTS_PER_KIND,
+        metavar="N",
+        help=f"questions, drawings and edits to compare token by token ({REQUESTS_PER_KIND} each; 0: none)",
+    )
+    add_json(parser)
+    example(parser, "illume verify build/illume-tiny.bundle assets/illume-tiny")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the files, every stage and table, then the tokens of whole requests. Exit code 6 if anything differs."""
+    if args.requests < 0:
+        raise UsageError(f"--requests: expected 0 or more, got {args.requests}")
+    path, folder = Path(args.bundle), Path(args.checkpoint)
+    bundle = Bundle.open(path, verify=True)
+    family = family_from_folder(folder)
+    checkpoint: Checkpoint = family.checkpoint_from_folder(folder)
+    stages = [stage for stage in checkpoint.stages if stage.name in bundle.stages]
+    total = len(stages) + KINDS * args.requests
+    differences, requests = _differences_of_tables(bundle, checkpoint), []
+    with ProgressBar() as bar:
+        for done, stage in enumerate(stages):
+            bar.update(stage.name, done, total)
+            errors = stage.errors(run_from_onnx(path / "stages" / f"{stage.name}.onnx"))
+            differences.append(Difference(stage.name, max(errors), stage.tolerance))
+        if args.requests:
+            size = int(checkpoint.specification["preprocessing"]["image_size"][0])
+            reference = family.pipeline_from_checkpoint(checkpoint)
+            for agreement in agreements(Pipeline.load(bundle), reference, size, args.requests):
+                requests.append(agreement)
+                bar.update("tokens", len(stages) + len(requests), total)
+    failed = [d.name for d in differences if not d.ok] + [r.request for r in requests if not r.ok]
+    print_result(args, _data(path, differences, requests), _text(differences, requests))
+    if failed:
+        print(f"illume verify: error: {path} differs from {folder} in: {'; '.join(failed)}", file=sys.stderr)
+        return QualityError.exit_code
+    return 0
+
+
+def _differences_of_tables(bundle: Bundle, checkpoint: Checkpoint) -> list[Difference]:
+    found = []
+    for name, array in checkpoint.tables.items():
+        error = max_abs_error(np.asarray(bundle.table(name)), array)
+        found.append(Difference(f"table {name}", error, 0.0))
+    return found
+
+
+def _data(path: Path, differences: list[Difference], requests: list[Agreement]) -> dict[str, Any]:
+    return {
+        "bundle": str(path),
+        "ok": all(d.ok for d in differences) and all(r.ok for r in requests),
+        "differences": [
+            {"name": d.name, "max_abs_error": d.error, "tolerance": d.tolerance, "ok": d.ok} for d in differences
+        ],
+        "requests": [
+            {"request": r.request, "agreeing": r.agreeing, "total": r.total, "tie": r.tie, "ok": r.ok} for r in requests
+        ],
+    }
+
+
+def _text(differences: list[Difference], requests: list[Agreement]) -> str:
+    rows = [[d.name, f"{d.error:.1e}", f"{d.tolerance:.0e}", "ok" if d.ok else "DIFFERS"] for d in differences]
+    text = table(["compared with PyTorch", "largest error", "at most", ""], rows)
+    if requests:
+        rows = [
+            [r.request, f"{r.agreeing}/{r.total}", ("ok, a tie" if r.tie else "ok") if r.ok else "DIFFERS"]
+            for r in requests
+        ]
+        text += "\n\n" + table(["greedy tokens", "equal", ""], rows)
+    return text
