@@ -44,17 +44,18 @@ def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: 
         question, prompt, instruction = (texts[i % len(texts)] for texts in (QUESTIONS, PROMPTS, INSTRUCTIONS))
         picture = Image.fromarray(pictures[i])
         answer = pipeline.describe(picture, question, sampling=text).token_ids
-        yield _agreement(
+        yield agreement(
             f"describe: {question}", answer, reference.describe(pictures[i], question, max_tokens=MAX_TOKENS)
         )
         (drawn,) = pipeline.draw(prompt, sampling=image)
-        yield _agreement(f"draw: {prompt}", drawn.codes[0].ravel(), reference.draw(prompt, guidance=GUIDANCE))
+        yield agreement(f"draw: {prompt}", drawn.codes[0].ravel(), reference.draw(prompt, guidance=GUIDANCE))
         (edited,) = pipeline.edit(picture, instruction, sampling=image)
         expected = reference.draw(instruction, pictures[i], guidance=GUIDANCE)
-        yield _agreement(f"edit: {instruction}", edited.codes[0].ravel(), expected)
+        yield agreement(f"edit: {instruction}", edited.codes[0].ravel(), expected)
 
 
-def _agreement(request: str, got: Sequence[int] | np.ndarray, expected: GreedyTokens) -> Agreement:
+def agreement(request: str, got: Sequence[int] | np.ndarray, expected: GreedyTokens) -> Agreement:
+    """The first differing token decides: what follows it follows from it."""
     ids = [int(token) for token in got]
     total = max(len(ids), len(expected.ids))
     agreeing = next((i for i in range(total) if tuple(ids[i : i + 1]) != expected.ids[i : i + 1]), total)

@@ -49,7 +49,7 @@ def header_of(path: Path) -> tuple[tuple[StoredTensor, ...], tuple[str, ...]]:
             StoredTensor(name, str(entry["dtype"]), tuple(int(n) for n in entry["shape"])) for name, entry in entries
         )
         end = max((int(entry["data_offsets"][1]) for _, entry in entries), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise InvalidCheckpointError(
             f"{path}: the safetensors header is malformed ({error!r}); copy it again"
         ) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from illume_export.families import family_from_folder
 from illume_export.families.illume import illume_from_checkpoint
+from illume_export.safetensors_header import header_of
 from illume_runtime.cli.main import main
 from illume_runtime.errors import InvalidCheckpointError
 
@@ -97,6 +101,27 @@ def test_truncated_weights_are_refused(folder: Path, keep: int) -> None:
         illume_from_checkpoint(folder)
 
 
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    header=st.one_of(
+        st.binary(max_size=60),
+        st.recursive(
+            st.one_of(st.none(), st.floats(), st.integers(), st.sampled_from(["F16", "shape", "dtype", "12"])),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["a", "shape", "dtype", "data_offsets"]), inner, max_size=3)
+            ),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_any_header_is_read_or_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "any.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with contextlib.suppress(InvalidCheckpointError):
+        header_of(path)
+
+
 def test_a_malformed_header_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes((4).to_bytes(8, "little") + b"[1, ")
     with pytest.raises(InvalidCheckpointError, match="header is malformed"):
@@ -116,7 +141,12 @@ BAD_CONFIGS = {
     "missing key": (lambda c: c.pop("vae"), r"missing keys \['vae'\]"),
     "wrong type": (lambda c: c.update(grid_size="2"), r"config\.grid_size: got '2', expected int"),
     "segments": (lambda c: c.update(level0_segment=[520, 600]), "holds 80 ids, expected codebook_size = 36"),
-    "no such sizes": (lambda c: c["vision_encoder"].update(hidden_size=-4), "no model has these sizes"),
+    "negative": (lambda c: c["vision_encoder"].update(hidden_size=-4), r"VisionEncoderConfig\.hidden_size is -4, exp"),
+    "absurd": (lambda c: c["language_model"].update(num_layers=10**9), "num_layers is 1000000000, expected 1 to 1000"),
+    "no such sizes": (lambda c: c["language_model"].update(hidden_size=2**20, vocab_size=2**20), "has shape"),
+    "picture and grid": (lambda c: c.update(image_size=65), "image_size is not 32 times grid_size"),
+    "heads": (lambda c: c["language_model"].update(num_heads=3), "num_heads is no multiple of num_kv_heads"),
+    "control": (lambda c: c["controls"].update(end=513), "two controls have the same id"),
     "family": (lambda c: c.update(model_type="llava"), "model_type is 'llava', expected one of illume"),
 }
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from illume_runtime.errors import InvalidCheckpointError
 from safetensors import SafetensorError, safe_open
 
+from illume_export.families.illume.consistency import faults_of
 from illume_export.json_object import json_object_from_file
 from illume_export.models import Illume, IllumeConfig
 from illume_export.safetensors_header import header_of
+from illume_runtime.errors import InvalidCheckpointError
 
 STORED_TYPES = ("F16", "BF16", "F32")
 
@@ -44,10 +45,15 @@ def illume_from_checkpoint(folder: str | Path) -> Illume:
 
 def config_from_checkpoint(folder: Path) -> IllumeConfig:
     """The configuration in config.json. Raises InvalidCheckpointError."""
+    path = folder / "config.json"
+    data = json_object_from_file(path)
     try:
-        return IllumeConfig.from_json(json_object_from_file(folder / "config.json"))
+        config = IllumeConfig.from_json(data)
     except ValueError as error:
-        raise InvalidCheckpointError(f"{folder / 'config.json'}: {error}") from error
+        raise InvalidCheckpointError(f"{path}: {error}") from error
+    if faults := faults_of(config):
+        raise InvalidCheckpointError(f"{path}: {'; '.join(faults)}")
+    return config
 
 
 def _expected_shapes(folder: Path, config: IllumeConfig) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from illume_export.agreement import TIE, agreement
+from illume_export.greedy import GreedyTokens
+from illume_runtime.cli.main import main
+
+
+def test_a_bundle_agrees_with_its_checkpoint(
+    bundle: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["verify", str(bundle), str(checkpoint), "--requests", "2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"]
+    assert len(data["differences"]) == 7 + 3
+    assert [request["request"].split(":")[0] for request in data["requests"]] == ["describe", "draw", "edit"] * 2
+    assert all(request["agreeing"] == request["total"] > 0 or request["tie"] for request in data["requests"])
+
+
+def test_another_checkpoint_is_told_apart_with_exit_code_6(
+    bundle: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    weights["image_tokenizer.code_color"][3, 1] += 16
+    weights["denoiser.out.bias"] += torch.tensor(0.25, dtype=torch.float16)
+    save_file(weights, other / "model.safetensors")
+    capsys.readouterr()
+    assert main(["verify", str(bundle), str(other), "--requests", "0"]) == 6
+    captured = capsys.readouterr()
+    assert captured.out.count("DIFFERS") == 2
+    assert "differs from" in captured.err
+    assert "in: table code_color; denoiser" in captured.err
+
+
+def test_a_damaged_bundle_is_refused_with_exit_code_4(bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(bundle, tmp_path / "damaged"))
+    with (damaged / "stages" / "head_text.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert main(["verify", str(damaged), str(checkpoint)]) == 4
+
+
+def test_a_negative_number_of_requests_is_refused(bundle: Path, checkpoint: Path) -> None:
+    assert main(["verify", str(bundle), str(checkpoint), "--requests", "-1"]) == 2
+
+
+CLEAR = 10 * TIE
+AGREEMENTS = {
+    "all": ((1, 2, 3), (CLEAR,) * 3, 3, False, True),
+    "all, end included": ((1, 2, 3), (CLEAR,) * 4, 3, False, True),
+    "another token": ((1, 9, 3), (CLEAR,) * 3, 1, False, False),
+    "another token of equal weight": ((1, 9, 4), (CLEAR, TIE / 2, CLEAR), 1, True, True),
+    "too short": ((1, 2), (CLEAR,) * 3, 2, False, False),
+    "too long": ((1, 2, 3, 4), (CLEAR,) * 3, 3, False, False),
+    "too long, end as likely": ((1, 2, 3, 4), (CLEAR, CLEAR, CLEAR, TIE / 2), 3, True, True),
+}
+
+
+@pytest.mark.parametrize(("ids", "margins", "agreeing", "tie", "ok"), AGREEMENTS.values(), ids=AGREEMENTS)
+def test_tokens_agree_up_to_ties(
+    ids: tuple[int, ...], margins: tuple[float, ...], agreeing: int, tie: bool, ok: bool
+) -> None:
+    found = agreement("request", ids, GreedyTokens((1, 2, 3), margins))
+    assert (found.agreeing, found.tie, found.ok) == (agreeing, tie, ok)
