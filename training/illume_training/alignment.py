@@ -1,0 +1,55 @@
+"""Training of the language model with its adapter: one next-token loss over text and codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from illume_export.models import Illume
+from illume_training.dialogue import IMAGE, TEXT, Packed
+from illume_training.lessons import Lessons
+
+TEXT_WEIGHT = 1.5  # of a text token beside an image token: an answer is one token, a picture sixty-four
+
+
+class LanguageTrainer(nn.Module):
+    """Language model and adapter: the two that the three stages train."""
+
+    def __init__(self, model: Illume) -> None:
+        super().__init__()
+        self.config = model.config
+        self.adapter = model.adapter
+        self.language_model = model.language_model
+
+    def loss(self, lessons: Lessons) -> tuple[Tensor, dict[str, float]]:
+        """Negative log likelihood per lesson, tenths; each token only against its own vocabulary segment."""
+        device = self.language_model.head_weight.device
+        cells = self.adapter(lessons.features.to(device)).flatten(0, 1)  # [pictures * 64, D]
+        text, image, num_text, num_image, num_rows = (torch.zeros((), device=device) for _ in range(5))
+        with sdpa_kernel(SDPBackend.MATH if device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
+            for group in lessons.groups:
+                hidden, ids, kinds = self._hidden(group, cells, device)
+                for kind, (start, end) in ((TEXT, self.config.text_segment), (IMAGE, self.config.level0_segment)):
+                    learnt = kinds[:, 1:] == kind
+                    logits = self.language_model.logits(hidden[:, :-1][learnt], start, end).float()
+                    nll = F.cross_entropy(logits, ids[:, 1:][learnt] - start, reduction="sum")
+                    if kind == TEXT:
+                        text, num_text = text + nll, num_text + learnt.sum()
+                    else:
+                        image, num_image = image + nll, num_image + learnt.sum()
+                num_rows = num_rows + ids.shape[0]
+        loss = (TEXT_WEIGHT * text + image) / num_rows / 10.0
+        figures = {
+            "text_nll": float(text.detach() / num_text.clamp_min(1)),
+            "picture_nll": 64.0 * float(image.detach() / num_image.clamp_min(1)),
+        }
+        return loss, figures
+
+    def _hidden(self, group: Packed, cells: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        ids, where, kinds = (torch.from_numpy(a).to(device) for a in (group.ids, group.cells, group.losses))
+        embeds = self.language_model.embed(ids)
+        continuous = where >= 0
+        embeds = torch.where(continuous[..., None], cells[where.clamp_min(0)].to(embeds.dtype), embeds)
+        return self.language_model(embeds), ids, kinds

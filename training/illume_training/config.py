@@ -1,0 +1,83 @@
+"""The training configuration: one TOML file, read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from illume_runtime.errors import UsageError
+from illume_training.lessons import Mixture
+from illume_training.loop import Schedule
+
+PHASES: Final = ("vision", "vae", "tokenizer", "denoiser", "stage1", "stage2", "stage3")
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseConfig:
+    """Schedule of a phase and, for a stage of the language model, its mixture of lessons."""
+
+    schedule: Schedule
+    mixture: Mixture | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """What `illume train` reads."""
+
+    seed: int
+    run: Path
+    output: Path
+    mixed_precision: bool
+    phases: dict[str, PhaseConfig]
+
+
+def training_config_from_file(path: Path) -> TrainingConfig:
+    """The configuration in a TOML file; raises UsageError for a missing file or a wrong key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; expected a training configuration such as illume-tiny.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
+    _expect_keys(path, "", data, {"seed", "run", "output", "mixed_precision", "phases"})
+    phases = data["phases"]
+    _expect_keys(path, "phases", phases, set(PHASES))
+    return TrainingConfig(
+        int(data["seed"]),
+        Path(data["run"]),
+        Path(data["output"]),
+        bool(data["mixed_precision"]),
+        {name: _phase(path, name, phases[name]) for name in PHASES},
+    )
+
+
+def _phase(path: Path, name: str, data: dict[str, Any]) -> PhaseConfig:
+    values = dict(data)
+    mixture = values.pop("mixture", None)
+    if (mixture is None) == name.startswith("stage"):
+        raise UsageError(f"{path}: phases.{name}: a mixture belongs to stage1, stage2 and stage3, and to no other phase")
+    return PhaseConfig(
+        _dataclass(path, f"phases.{name}", Schedule, values),
+        None if mixture is None else _dataclass(path, f"phases.{name}.mixture", Mixture, mixture),
+    )
+
+
+def _dataclass(path: Path, where: str, cls: type[Any], values: dict[str, Any]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    required = {name for name, f in fields.items() if f.default is dataclasses.MISSING}
+    unknown, missing = sorted(set(values) - set(fields)), sorted(required - set(values))
+    if unknown or missing:
+        raise UsageError(f"{path}: {where}: unknown keys {unknown}, missing keys {missing}; known: {sorted(fields)}")
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise UsageError(f"{path}: {where}.{key}: got {value!r}, expected a number >= 0")
+    return cls(**values)
+
+
+def _expect_keys(path: Path, where: str, data: dict[str, Any], keys: set[str]) -> None:
+    unknown, missing = sorted(set(data) - keys), sorted(keys - set(data))
+    if unknown or missing:
+        raise UsageError(f"{path}: {where or 'top level'}: unknown keys {unknown}, missing keys {missing}")

@@ -1,0 +1,122 @@
+"""Batches for the language model: what each stage of the recipe shows it.
+
+A lesson is one dialogue: drawing from a caption, questions about a picture, an edit, a reconstruction. Pictures are
+rendered and encoded as they are needed, so that no scene is seen twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from illume_training.dialogue import Packed, Sequence, Writer, pack
+from illume_training.world import Scene, caption_of, render, sample_edit, sample_question, sample_scene
+
+RECONSTRUCT: Final = "draw the same picture"
+Encode = Callable[[NDArray[np.uint8]], tuple[Tensor, NDArray[np.int64]]]  # pictures -> features, codes [B, 8, 8]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Number of lessons of each kind in one batch, and the share of them whose text is dropped for guidance."""
+
+    draw: int
+    ask: int
+    edit: int
+    reconstruct: int
+    drop_text: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """A batch: one packed array per kind of lesson, as their lengths differ, and the features of all pictures."""
+
+    groups: tuple[Packed, ...]
+    features: Tensor  # [pictures, 64, C]
+
+
+def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) -> Lessons:
+    """The batch of a seed."""
+    rng = Random(seed)
+    pictures: list[NDArray[np.uint8]] = []
+    later: list[tuple[str, Callable[[NDArray[np.int64]], Sequence]]] = []
+
+    def shown(scene: Scene, mask: tuple[int, int, int] | None = None) -> int:
+        pictures.append(render(scene, mask))
+        return len(pictures) - 1
+
+    def words(text: str) -> str:
+        return "" if rng.random() < mixture.drop_text else text
+
+    for _ in range(mixture.draw):
+        scene = sample_scene(rng, "train")
+        text, index = words(caption_of(scene, rng).text), shown(scene)
+        follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
+        later.append(("draw", lambda codes, t=text, i=index, q=follow_up: _draw(writer, t, codes[i], q)))
+    for _ in range(mixture.ask):
+        scene = sample_scene(rng, "train")
+        questions, index = _questions(scene, rng, 5), shown(scene)
+        later.append(("ask", lambda codes, q=questions, i=index: _ask(writer, q, i)))
+    for _ in range(mixture.edit):
+        edit = sample_edit(rng, "train")
+        text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
+        later.append(("edit", lambda codes, t=text, s=source, o=target: _redraw(writer, t, s, codes[o])))
+    for _ in range(mixture.reconstruct):
+        text, index = words(RECONSTRUCT), shown(sample_scene(rng, "train"))
+        later.append(("reconstruct", lambda codes, t=text, i=index: _redraw(writer, t, i, codes[i])))
+
+    features, codes = encode(np.stack(pictures))
+    groups: dict[str, list[Sequence]] = {}
+    for kind, finish in later:
+        groups.setdefault(kind, []).append(finish(codes))
+    pad = writer.config.controls.pad
+    return Lessons(tuple(pack(group, pad) for group in groups.values()), features)
+
+
+def _questions(scene: Scene, rng: Random, most: int) -> list[tuple[str, str]]:
+    questions = [sample_question(scene, rng) for _ in range(rng.randint(1, most))]
+    return list({q.text: (q.text, q.answer) for q in questions}.values())
+
+
+def _draw(writer: Writer, text: str, codes: NDArray[np.int64], follow_up: list[tuple[str, str]]) -> Sequence:
+    sequence = writer.begin()
+    writer.user(sequence, text)
+    writer.picture(sequence, codes)
+    for question, answer in follow_up:
+        writer.user(sequence, question)
+        writer.answer(sequence, answer)
+    return sequence
+
+
+def _ask(writer: Writer, questions: list[tuple[str, str]], picture: int) -> Sequence:
+    sequence = writer.begin()
+    for turn, (question, answer) in enumerate(questions):
+        writer.user(sequence, question, (picture,) if turn == 0 else ())
+        writer.answer(sequence, answer)
+    return sequence
+
+
+def _redraw(writer: Writer, text: str, source: int, codes: NDArray[np.int64]) -> Sequence:
+    sequence = writer.begin()
+    writer.user(sequence, text, (source,))
+    writer.picture(sequence, codes)
+    return sequence
+
+
+def frozen_encoder(vision_encoder: torch.nn.Module, nearest: Callable[[Tensor], Tensor], device: torch.device) -> Encode:
+    """An `Encode` from the frozen vision encoder and the tokenizer's `encode`."""
+
+    @torch.no_grad()
+    def encode(pictures: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.int64]]:
+        pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        features = vision_encoder(pixels).float()
+        return features, nearest(features).cpu().numpy()
+
+    return encode

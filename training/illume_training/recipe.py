@@ -1,0 +1,225 @@
+"""The recipe of illume-tiny, phase by phase: every phase loads what the ones before it left, trains, and saves.
+
+vision -> vae, tokenizer -> denoiser; vision, tokenizer -> stage1 -> stage2 -> stage3. The language model starts from
+nothing here, where ILLUME starts from Vicuna: so the three stages train all of it and not only its new embeddings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from illume_export.families.illume.save import checkpoint_from_model
+from illume_export.models import Illume, IllumeConfig
+from illume_runtime.errors import UsageError
+from illume_training.alignment import LanguageTrainer
+from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
+from illume_training.config import PHASES, TrainingConfig
+from illume_training.dialogue import Writer
+from illume_training.diffusion import flow_loss
+from illume_training.lessons import Lessons, frozen_encoder, make_lessons
+from illume_training.loop import Phase, run_phase
+from illume_training.quantizer import QuantizerTrainer, color_of_codes
+from illume_training.tokenizer import train_tokenizer
+from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, vision_batch
+
+GENERATION = {
+    "describe": {"temperature": 0.0, "max_tokens": 96},
+    "draw": {"temperature": 1.0, "top_k": 0, "top_p": 0.9, "guidance": 1.5, "steps": 10, "diffusion_guidance": 1.5},
+    "edit": {"temperature": 0.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 1.5},
+    "reconstruct": {"steps": 10, "diffusion_guidance": 1.5},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The model under training, and how each phase changes it."""
+
+    config: TrainingConfig
+    model: Illume
+    probe: CellProbe
+    device: torch.device
+
+    @classmethod
+    def new(cls, config: TrainingConfig, device: torch.device) -> Recipe:
+        """A freshly initialised model; the same for the same seed."""
+        torch.manual_seed(config.seed)
+        model = Illume(IllumeConfig.tiny())
+        nn.init.normal_(model.language_model.model.embed_tokens.weight, std=0.05)
+        probe = CellProbe(model.config.vision_encoder)
+        return cls(config, model.to(device), probe.to(device), device)
+
+    def run(self, phases: Sequence[str]) -> None:
+        """Trains the phases in order; what an earlier phase left on disk is loaded first."""
+        for name in PHASES:
+            if name in phases:
+                self._before(name)
+                getattr(self, f"_train_{name}")()
+
+    def save(self) -> None:
+        """Writes the checkpoint: weights of all phases, tokenizer, generation defaults."""
+        for name in PHASES:
+            self._load(name)
+        checkpoint_from_model(self.model, self.config.output, tokenizer=self.tokenizer(), generation_config=GENERATION)
+
+    def tokenizer(self) -> Tokenizer:
+        """The text tokenizer; trained once per run."""
+        path = self.config.run / "tokenizer.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            train_tokenizer(self.model.config).save(str(temporary))
+            shutil.move(temporary, path)
+        return Tokenizer.from_file(str(path))
+
+    def _before(self, name: str) -> None:
+        needs = {
+            "vision": (),
+            "vae": (),
+            "tokenizer": ("vision",),
+            "denoiser": ("vision", "vae", "tokenizer"),
+            "stage1": ("vision", "tokenizer"),
+            "stage2": ("vision", "tokenizer", "stage1"),
+            "stage3": ("vision", "tokenizer", "stage2"),
+        }
+        for earlier in needs[name]:
+            self._load(earlier)
+
+    def _module(self, name: str) -> nn.Module:
+        if name == "vision":
+            return nn.ModuleDict({"encoder": self.model.vision_encoder, "probe": self.probe})
+        if name == "vae":
+            return self.model.vae
+        if name == "tokenizer":
+            return QuantizerTrainer(self.model.image_tokenizer, self.probe)
+        return self.model.denoiser if name == "denoiser" else LanguageTrainer(self.model)
+
+    def _load(self, name: str) -> None:
+        path = self.config.run / f"{name}.safetensors"
+        if not path.exists():
+            raise UsageError(f"{path}: phase {name} has not finished; run it first (illume train CONFIG --phases {name})")
+        self._module(name).to(self.device).load_state_dict(load_file(path))
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        if self.config.mixed_precision:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _phase(
+        self,
+        name: str,
+        module: nn.Module,
+        batch: Callable[[int], object],
+        loss: Callable[..., tuple[Tensor, dict[str, float]]],
+    ) -> None:
+        def in_precision(data: object, step: int) -> tuple[Tensor, dict[str, float]]:
+            with self._precision():
+                return loss(data, step)
+
+        schedule = self.config.phases[name].schedule
+        run_phase(Phase(name, module, schedule, batch, in_precision), self.config.run, device=self.device)
+
+    def _pictures(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        seed = f"{self.config.seed}-{name}-{step}"
+        pictures, classes, offsets = vision_batch(seed, "train", self.config.phases[name].schedule.batch_size)
+        tensors = pixels_from_pictures(pictures), torch.from_numpy(classes), torch.from_numpy(offsets)
+        return tensors[0].to(self.device), tensors[1].to(self.device), tensors[2].to(self.device)
+
+    def _train_vision(self) -> None:
+        def loss(data: tuple[Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            return probe_loss(self.probe(self.model.vision_encoder(data[0])), data[1], data[2]), {}
+
+        self._phase("vision", self._module("vision"), lambda step: self._pictures("vision", step), loss)
+
+    def _train_vae(self) -> None:
+        vae = self.model.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size = self.config.phases["vae"].schedule.batch_size
+
+        def batch(step: int) -> Tensor:
+            pixels = pixels_from_pictures(crop_batch(f"{self.config.seed}-vae-{step}", size))
+            return pixels.to(self.device, memory_format=torch.channels_last)
+
+        self._phase("vae", vae, batch, lambda pixels, step: vae_loss(vae, pixels))
+
+    def _train_tokenizer(self) -> None:
+        trainer = QuantizerTrainer(self.model.image_tokenizer, self.probe)
+
+        def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+            pixels, classes, offsets = self._pictures("tokenizer", step)
+            with torch.no_grad(), self._precision():
+                return self.model.vision_encoder(pixels).float(), classes, offsets
+
+        self._phase("tokenizer", trainer, batch, lambda data, step: trainer.loss(*data, step))
+
+    def _train_denoiser(self) -> None:
+        model = self.model.requires_grad_(False)
+        model.denoiser.requires_grad_(True)
+        if float(model.vae.latent_std.std()) == 0.0:
+            pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-latents", "train", 256)[0])
+            measure_latents(model.vae, pixels.to(self.device))
+            self._replace("vae", model.vae)
+            self._paint_codes()
+
+        @torch.no_grad()
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            pixels, _, _ = self._pictures("denoiser", step)
+            codes = model.image_tokenizer.encode(model.vision_encoder(pixels))
+            with self._precision():
+                latents = model.vae.encode(pixels).float()
+            return latents, model.image_tokenizer.code_map(codes)
+
+        self._phase(
+            "denoiser",
+            model.denoiser,
+            batch,
+            lambda data, step: flow_loss(model.denoiser, *data, drop=0.1, seed=self.config.seed * 1_000_003 + step),
+        )
+
+    def _train_stage1(self) -> None:
+        self._stage("stage1")
+
+    def _train_stage2(self) -> None:
+        self._stage("stage2")
+
+    def _train_stage3(self) -> None:
+        self._stage("stage3")
+
+    def _stage(self, name: str) -> None:
+        trainer = LanguageTrainer(self.model).requires_grad_(True)
+        self.model.vision_encoder.requires_grad_(False)
+        writer = Writer(self.model.config, self.tokenizer())
+        encode = frozen_encoder(self.model.vision_encoder, self.model.image_tokenizer.encode, self.device)
+        mixture = self.config.phases[name].mixture
+        assert mixture is not None
+
+        def batch(step: int) -> Lessons:
+            return make_lessons(f"{self.config.seed}-{name}-{step}", mixture, writer, encode)
+
+        self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
+
+    @torch.no_grad()
+    def _paint_codes(self) -> None:
+        tokenizer, seen = self.model.image_tokenizer, []
+        for part in range(12):
+            pictures, _, _ = vision_batch(f"{self.config.seed}-colors-{part}", "train", 128)
+            pixels = pixels_from_pictures(pictures).to(self.device)
+            seen.append((tokenizer.encode(self.model.vision_encoder(pixels)), pixels))
+        codes, pixels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        tokenizer.code_color.copy_(color_of_codes(codes, pixels, tokenizer.codebook.shape[0]))
+        self._replace("tokenizer", self._module("tokenizer"))
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        from safetensors.torch import save_file
+
+        path: Path = self.config.run / f"{name}.safetensors"
+        temporary = path.with_suffix(".tmp")
+        save_file({key: t.contiguous().cpu() for key, t in module.state_dict().items()}, temporary)
+        temporary.replace(path)
