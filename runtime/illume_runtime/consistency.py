@@ -1,0 +1,108 @@
+"""What the keys of a manifest must say of each other."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from illume_runtime.errors import InvalidBundleError
+from illume_runtime.manifest import MANIFEST_NAME, ControlPart, Manifest, Vocabulary
+from illume_runtime.schedule import schedule_from_resolution
+
+
+def check_consistency(manifest: Manifest) -> None:
+    """Raise InvalidBundleError, beginning with a key's path, if a key contradicts another or has no sense."""
+    _check_files(manifest)
+    _check_sizes(manifest)
+    _check_vocabulary(manifest.vocabulary)
+    _check_templates(manifest)
+    resolutions = manifest.grammar.image.resolutions
+    names = [resolution.name for resolution in resolutions]
+    if not names or len(set(names)) != len(names):
+        raise InvalidBundleError(f"grammar.image.resolutions: has the names {names}, expected at least one, all different")
+    for resolution in resolutions:
+        schedule_from_resolution(resolution, manifest.vocabulary)
+
+
+def _check_files(manifest: Manifest) -> None:
+    for file, spec in manifest.files.items():
+        if not is_inside(file) or file == MANIFEST_NAME:
+            raise InvalidBundleError(f"files.{file}: not a relative path inside the bundle")
+        if spec.num_bytes < 0 or len(spec.sha256) != 64 or set(spec.sha256) - set("0123456789abcdef"):
+            raise InvalidBundleError(f"files.{file}: expected a size and 64 hexadecimal digits")
+    for kind, specs in (("stages", manifest.stages), ("tables", manifest.tables)):
+        for name, entry in specs.items():
+            if entry.file not in manifest.files:
+                raise InvalidBundleError(f"{kind}.{name}.file: {entry.file} is not listed in files")
+    for required in ("tokenizer.json", "generation_config.json"):
+        if required not in manifest.files:
+            raise InvalidBundleError(f"files: {required} is missing")
+    for name, table in manifest.tables.items():
+        if any(size < 1 for size in table.shape):
+            raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected positive sizes")
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    model, scheduler, preprocessing = manifest.model, manifest.scheduler, manifest.preprocessing
+    sizes = {
+        "model.hidden_size": model.hidden_size,
+        "model.num_layers": model.num_layers,
+        "model.num_kv_heads": model.num_kv_heads,
+        "model.head_dim": model.head_dim,
+        "model.max_context": model.max_context,
+        "preprocessing.image_size": min(preprocessing.image_size),
+        "scheduler.latent_shape": min(scheduler.latent_shape),
+        "scheduler.default_steps": scheduler.default_steps,
+        "vocabulary.size": manifest.vocabulary.size,
+    }
+    for path, size in sizes.items():
+        if size < 1:
+            raise InvalidBundleError(f"{path}: got {size}, expected at least 1")
+    if scheduler.max_steps < scheduler.default_steps:
+        raise InvalidBundleError(f"scheduler.max_steps: got {scheduler.max_steps}, expected at least default_steps")
+    if min(preprocessing.std) <= 0:
+        raise InvalidBundleError(f"preprocessing.std: got {list(preprocessing.std)}, expected positive numbers")
+    if not all(0 <= value <= 255 for value in preprocessing.pad_color):
+        raise InvalidBundleError(f"preprocessing.pad_color: got {list(preprocessing.pad_color)}, expected 0 to 255")
+
+
+def _check_vocabulary(vocabulary: Vocabulary) -> None:
+    end = 0
+    for segment in sorted(vocabulary.segments, key=lambda segment: segment.start):
+        if not end <= segment.start < segment.end <= vocabulary.size:
+            raise InvalidBundleError(
+                f"vocabulary.segments: {segment.name} is [{segment.start}, {segment.end}), expected a range from {end} "
+                f"to at most {vocabulary.size} that overlaps no other"
+            )
+        end = segment.end
+    if len({segment.name for segment in vocabulary.segments}) != len(vocabulary.segments):
+        raise InvalidBundleError("vocabulary.segments: two segments have the same name")
+    for name, identifier in vocabulary.controls.items():
+        if not 0 <= identifier < vocabulary.size:
+            raise InvalidBundleError(
+                f"vocabulary.controls.{name}: got {identifier}, expected an id below {vocabulary.size}"
+            )
+    if len(set(vocabulary.controls.values())) != len(vocabulary.controls):
+        raise InvalidBundleError("vocabulary.controls: two controls have the same id")
+    vocabulary.segment("text")
+    for name in ("end", "start_of_image"):
+        vocabulary.control(name)
+
+
+def _check_templates(manifest: Manifest) -> None:
+    for name in ("begin", "user", "end"):
+        slots = []
+        for part in getattr(manifest.prompts, name):
+            if isinstance(part, ControlPart):
+                manifest.vocabulary.control(part.control)
+            else:
+                slots.append(part.slot)
+        expected = ["images", "text"] if name == "user" else []
+        if sorted(slots) != expected:
+            raise InvalidBundleError(f"prompts.{name}: has the slots {slots}, expected {expected}")
+
+
+def is_inside(path: str) -> bool:
+    """Whether it is a relative POSIX path in its shortest form that stays inside the folder it is relative to."""
+    parts = path.split("/")
+    unsafe = "\\" in path or "\0" in path or ":" in path
+    return not unsafe and all(part not in ("", ".", "..") for part in parts) and not PurePosixPath(path).is_absolute()

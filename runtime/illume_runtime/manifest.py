@@ -1,0 +1,245 @@
+"""`bundle.json` as data: one definition of its schema for those who write bundles and those who read them.
+
+The keys are described in `docs/bundle.md`. Here the types of all keys are
+checked, in `consistency.py` what they say of each other, in `bundle.py` the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from illume_runtime.errors import InvalidBundleError
+from illume_runtime.programs import ImageGrammar
+from illume_runtime.typed_json import json_from_value, value_from_json
+
+FORMAT = "illume-bundle"
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "bundle.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """Size and SHA-256 (hexadecimal) of a file."""
+
+    num_bytes: int = field(metadata={"json": "bytes"})
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a stage; a dimension is a size or a name, and a name is one size within a call."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs per call, per row of the batch, or per token (rows x T)."""
+
+    per: Literal["call", "token", "row"]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far the stage was from its reference when it was exported."""
+
+    max_abs_error: float
+    tolerance: float
+    cases: int
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One graph: its file, its borders and what it costs."""
+
+    name: str = field(metadata={"from_key": True})
+    file: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weight_bytes: int
+    params: int
+    flops: Flops
+    source_sha256: str
+    parity: Parity
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """An array that the host looks up."""
+
+    name: str = field(metadata={"from_key": True})
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Sizes of the language model that the host needs."""
+
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    max_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The ids [start, end) of a vocabulary."""
+
+    name: str
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """How many ids it has."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """All token ids: segments that are sampled from, and controls by name."""
+
+    size: int
+    segments: tuple[Segment, ...]
+    controls: Mapping[str, int]
+
+    def segment(self, name: str) -> Segment:
+        """The segment of that name. Raises InvalidBundleError."""
+        for segment in self.segments:
+            if segment.name == name:
+                return segment
+        known = ", ".join(segment.name for segment in self.segments)
+        raise InvalidBundleError(f"vocabulary: there is no segment {name!r}; the segments are {known}")
+
+    def control(self, name: str) -> int:
+        """The id of a control token. Raises InvalidBundleError."""
+        if name not in self.controls:
+            raise InvalidBundleError(
+                f"vocabulary: there is no control token {name!r}; they are {', '.join(self.controls)}"
+            )
+        return self.controls[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a model may write besides text."""
+
+    image: ImageGrammar
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPart:
+    """A control token of a prompt template."""
+
+    control: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPart:
+    """A place of a prompt template that a request fills."""
+
+    slot: Literal["text", "images"]
+
+
+Template = tuple[ControlPart | SlotPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`."""
+
+    begin: Template
+    user: Template
+    end: Template
+    defaults: Mapping[str, str]
+    unconditional_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes `pixel_values`: `image_size` is [Y, X]; mean and std hold after division by 255."""
+
+    image_size: tuple[int, int]
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    fit: Literal["pad"]
+    pad_color: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """How latents are denoised. `latent_shape` is [C, Y, X]."""
+
+    type: Literal["flow"]
+    solver: str
+    latent_shape: tuple[int, int, int]
+    shift: float
+    default_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole `bundle.json`."""
+
+    format: Literal["illume-bundle"]
+    schema_version: int
+    family: str
+    name: str
+    precision: Literal["float32"]
+    tools: Mapping[str, str]
+    files: Mapping[str, FileSpec]
+    stages: Mapping[str, StageSpec]
+    tables: Mapping[str, TableSpec]
+    model: ModelSpec
+    vocabulary: Vocabulary
+    grammar: Grammar
+    prompts: Prompts
+    preprocessing: Preprocessing
+    scheduler: Scheduler
+
+
+def manifest_from_json(data: Any) -> Manifest:
+    """The manifest. Raises InvalidBundleError that begins with the path of what is wrong."""
+    _check_version(data)
+    try:
+        return value_from_json(Manifest, data, "")
+    except RecursionError:
+        raise InvalidBundleError(f"{MANIFEST_NAME}: nested too deeply") from None
+    except ValueError as error:
+        raise InvalidBundleError(f"{MANIFEST_NAME}: {error}; export the checkpoint again") from None
+
+
+def json_from_manifest(manifest: Manifest) -> dict[str, Any]:
+    """The JSON data that `manifest_from_json` reads back as an equal manifest."""
+    data: dict[str, Any] = json_from_value(manifest)
+    return data
+
+
+def _check_version(data: Any) -> None:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InvalidBundleError(f"{MANIFEST_NAME}: format is not {FORMAT!r}; this is no bundle")
+    version = data.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InvalidBundleError(f"{MANIFEST_NAME}: schema_version: got {version!r}, expected {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        tools = data.get("tools")
+        writer = tools.get("illume-rt") if isinstance(tools, dict) else None
+        reader = (
+            f"illume-rt {writer} wrote it and can read it" if isinstance(writer, str) else "a newer one can read it"
+        )
+        raise InvalidBundleError(
+            f"{MANIFEST_NAME}: schema_version {version} is newer than {SCHEMA_VERSION}, the newest that this illume-rt "
+            f"reads; {reader}: pip install --upgrade illume-rt"
+        )
