@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -17,26 +17,33 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 from illume_runtime.bundle import Bundle
-from illume_runtime.files import atomic_directory, sha256_of
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.onnx_from_stage import onnx_from_stage
 from illume_export.parity import parity_of
 from illume_export.plan import Plan, PlannedStage
+from illume_runtime.files import atomic_directory, sha256_of
+from illume_runtime.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    StageSpec,
+    json_from_manifest,
+    manifest_from_json,
+)
+from illume_runtime.typed_json import json_from_value
 
-SCHEMA_VERSION = 1
 MAX_INLINE_BYTES = 1_500_000_000  # a protobuf file holds at most 2 GiB
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of one stage. `entry` is its object in `bundle.json`."""
+    """What became of one stage: `built` or `reused`."""
 
-    name: str
+    spec: StageSpec
     action: str
     seconds: float
     file_bytes: int
-    entry: dict[str, Any]
 
 
 def bundle_from_plan(
@@ -64,19 +71,20 @@ def bundle_from_plan(
         for name, data in checkpoint.files.items():
             (folder / name).write_bytes(data)
         manifest = {
-            "format": "illume-bundle",
+            "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "family": checkpoint.family,
             "name": checkpoint.name,
             "precision": "float32",
             "tools": tools(),
             "files": _files(folder),
-            "stages": {result.name: result.entry for result in results},
+            "stages": {result.spec.name: json_from_value(result.spec) for result in results},
             "tables": tables,
             **checkpoint.specification,
         }
-        (folder / "bundle.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        Bundle.open(folder, verify=False)  # what is written can be read: the schema has one definition, the runtime's
+        text = json.dumps(json_from_manifest(manifest_from_json(manifest)), indent=1)
+        (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        Bundle.open(folder, verify=False)  # what is written can be opened
     return tuple(results)
 
 
@@ -99,28 +107,27 @@ def _built(planned: PlannedStage, folder: Path) -> StageResult:
     external = f"{stage.name}.onnx.data" if planned.weight_bytes > MAX_INLINE_BYTES else None
     ir.save(model, path, external_data=external)
     onnx.checker.check_model(path)
-    parity = parity_of(stage, path)
-    entry = {
-        "file": name,
-        "opset": stage.opset,
-        "inputs": [asdict(port) for port in stage.inputs],
-        "outputs": [asdict(port) for port in stage.outputs],
-        "weight_bytes": planned.weight_bytes,
-        "params": planned.params,
-        "flops": asdict(stage.flops),
-        "source_sha256": planned.source_sha256,
-        "parity": asdict(parity),
-    }
-    return StageResult(stage.name, "built", monotonic() - start, path.stat().st_size, json.loads(json.dumps(entry)))
+    spec = StageSpec(
+        name=stage.name,
+        file=name,
+        opset=stage.opset,
+        inputs=stage.inputs,
+        outputs=stage.outputs,
+        weight_bytes=planned.weight_bytes,
+        params=planned.params,
+        flops=stage.flops,
+        source_sha256=planned.source_sha256,
+        parity=parity_of(stage, path),
+    )
+    return StageResult(spec, "built", monotonic() - start, path.stat().st_size)
 
 
 def _reused(planned: PlannedStage, plan: Plan, folder: Path) -> StageResult:
     start = monotonic()
-    entry = plan.existing[planned.stage.name]
-    for path in (plan.output / "stages").glob(f"{planned.stage.name}.onnx*"):
+    spec = plan.existing[planned.stage.name]
+    for path in (plan.output / "stages").glob(f"{spec.name}.onnx*"):
         shutil.copyfile(path, folder / "stages" / path.name)  # a copy: a bundle has no links
-    num_bytes = (folder / entry["file"]).stat().st_size
-    return StageResult(planned.stage.name, "reused", monotonic() - start, num_bytes, entry)
+    return StageResult(spec, "reused", monotonic() - start, (folder / spec.file).stat().st_size)
 
 
 def _write_tables(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import megabytes, table
+from illume_runtime.typed_json import json_from_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,13 @@ def run(args: argparse.Namespace) -> int:
         "bytes": num_bytes,
         "seconds": round(seconds, 3),
         "stages": [
-            {"name": r.name, "action": r.action, "seconds": round(r.seconds, 3), "bytes": r.file_bytes, **r.entry}
+            {
+                "name": r.spec.name,
+                "action": r.action,
+                "seconds": round(r.seconds, 3),
+                "bytes": r.file_bytes,
+                **json_from_value(r.spec),
+            }
             for r in results
         ],
     }
@@ -60,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 def result_line(result: StageResult) -> str:
     """One line about a finished stage."""
-    parity = result.entry["parity"]
+    parity = result.spec.parity
     return (
-        f"{result.name:<16} {result.action:<7} {result.seconds:5.1f} s  {megabytes(result.file_bytes):>8}  "
-        f"error {parity['max_abs_error']:.1e} (at most {parity['tolerance']:.0e}, {parity['cases']} cases)"
+        f"{result.spec.name:<16} {result.action:<7} {result.seconds:5.1f} s  {megabytes(result.file_bytes):>8}  "
+        f"error {parity.max_abs_error:.1e} (at most {parity.tolerance:.0e}, {parity.cases} cases)"
     )
 
 
@@ -79,7 +86,7 @@ def plan_data(checkpoint: Checkpoint, plan: Plan) -> dict[str, Any]:
                 "action": planned.action,
                 "params": planned.params,
                 "weight_bytes": planned.weight_bytes,
-                "flops": {"per": planned.stage.flops.per, "count": planned.stage.flops.count},
+                "flops": json_from_value(planned.stage.flops),
                 "opset": planned.stage.opset,
                 "source_sha256": planned.source_sha256,
             }

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 import torch
-from illume_runtime.errors import ExportError
 
 from illume_export.passes.bare_graph import bare_graph
 from illume_export.passes.parameter_names import parameter_names
-from illume_export.stage import Port, Stage, example_of
+from illume_export.stage import Stage, example_of
+from illume_runtime.errors import ExportError
+from illume_runtime.manifest import TensorSpec
 
 EXAMPLE_SIZES = {"B": 3, "T": 5, "S": 48}  # all different and none 1: what is equal by chance would be tied
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -23,7 +24,7 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 def onnx_from_stage(stage: Stage) -> ir.Model:
     """The graph with its weights. Raises ExportError if it is not what the stage declares."""
     dims = {name: torch.export.Dim(name) for name in EXAMPLE_SIZES}  # a shared name is a shared size
-    dynamic = tuple({i: dims[n] for i, n in enumerate(port.shape) if isinstance(n, str)} for port in stage.inputs)
+    dynamic = tuple({i: dims[n] for i, n in enumerate(spec.shape) if isinstance(n, str)} for spec in stage.inputs)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -32,8 +33,8 @@ def onnx_from_stage(stage: Stage) -> ir.Model:
                 dynamo=True,
                 opset_version=stage.opset,
                 dynamic_shapes=_per_argument(stage, dynamic),
-                input_names=[port.name for port in stage.inputs],
-                output_names=[port.name for port in stage.outputs],
+                input_names=[spec.name for spec in stage.inputs],
+                output_names=[spec.name for spec in stage.outputs],
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -56,18 +57,18 @@ def _per_argument(stage: Stage, dynamic: tuple[Mapping[int, object], ...]) -> tu
 
 
 def _check(model: ir.Model, stage: Stage) -> None:
-    for values, ports in ((model.graph.inputs, stage.inputs), (model.graph.outputs, stage.outputs)):
-        got = tuple(_port(value) for value in values)
-        if got != ports:
-            raise ExportError(f"{stage.name}: the graph has the borders {got}, expected {ports}")
+    for values, specs in ((model.graph.inputs, stage.inputs), (model.graph.outputs, stage.outputs)):
+        got = tuple(_spec(value) for value in values)
+        if got != specs:
+            raise ExportError(f"{stage.name}: the graph has the borders {got}, expected {specs}")
     foreign = {f"{n.domain}::{n.op_type}" for n in model.graph if n.domain not in STANDARD_DOMAINS}
     if foreign or model.functions:
         raise ExportError(f"{stage.name}: operators outside the standard: {sorted(foreign) or 'local functions'}")
 
 
-def _port(value: ir.Value) -> Port:
+def _spec(value: ir.Value) -> TensorSpec:
     shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or ())
-    return Port(value.name or "", _type(value), shape)
+    return TensorSpec(value.name or "", _type(value), shape)
 
 
 def _type(value: ir.Value) -> str:

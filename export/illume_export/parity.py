@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
-from illume_runtime.errors import QualityError
 from torch import Tensor
 
 from illume_export.stage import Arrays, Run, Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """What a bundle records of a stage's comparison."""
-
-    max_abs_error: float
-    tolerance: float
-    cases: int
-    reference: str
+from illume_runtime.errors import QualityError
+from illume_runtime.manifest import Parity
 
 
 def parity_of(stage: Stage, file: Path, *, threads: int = 0) -> Parity:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
 import torch
 from illume_runtime.bundle import Bundle
-from illume_runtime.errors import InvalidBundleError, UsageError
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.stage import Stage
+from illume_runtime.errors import InvalidBundleError, UsageError
+from illume_runtime.manifest import MANIFEST_NAME, StageSpec
 
 Action = Literal["build", "reuse", "leave out"]
 PACKAGE = Path(__file__).parent
@@ -34,12 +35,12 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All stages; `existing` holds the stages of the bundle that stands at the output, as its `bundle.json` does."""
+    """All stages; `existing` holds those of the bundle that stands at the output."""
 
     output: Path
     replaces: bool
     stages: tuple[PlannedStage, ...]
-    existing: Mapping[str, Any] = field(default_factory=dict)
+    existing: Mapping[str, StageSpec]
 
 
 def plan_from_checkpoint(
@@ -54,13 +55,13 @@ def plan_from_checkpoint(
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise UsageError(f"--stages: there is no stage {', '.join(unknown)}; the stages are {', '.join(names)}")
-    if output.exists() and not (output / "bundle.json").is_file():
+    if output.exists() and not (output / MANIFEST_NAME).is_file():
         raise UsageError(f"{output} exists and is no bundle; it is left alone, choose another --output")
     existing = _existing_stages(output)
     planned = []
     for stage in checkpoint.stages:
         source = source_sha256(checkpoint, stage)
-        same = existing.get(stage.name, {}).get("source_sha256") == source
+        same = stage.name in existing and existing[stage.name].source_sha256 == source
         action: Action = "build" if force or not same else "reuse"
         if only:
             action = "build" if stage.name in only else "reuse" if same else "leave out"
@@ -74,16 +75,14 @@ def plan_from_checkpoint(
     return Plan(output, output.exists(), tuple(planned), existing)
 
 
-def _existing_stages(output: Path) -> dict[str, Any]:
-    """The `stages` of the bundle at the output; empty if there is none, or a damaged one."""
+def _existing_stages(output: Path) -> Mapping[str, StageSpec]:
+    """The stages of the bundle at the output; empty if there is none, or a damaged one."""
     if not output.exists():
         return {}
     try:
-        Bundle.open(output, verify=True)
+        return Bundle.open(output, verify=True).stages
     except InvalidBundleError:
         return {}
-    stages: dict[str, Any] = json.loads((output / "bundle.json").read_text(encoding="utf-8"))["stages"]
-    return stages
 
 
 def source_sha256(checkpoint: Checkpoint, stage: Stage) -> str:

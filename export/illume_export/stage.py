@@ -9,27 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from illume_runtime.manifest import Flops, TensorSpec
+
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], dict[str, np.ndarray]]
 
 TYPES = {"float32": torch.float32, "int64": torch.int64}
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input or output of a stage; `shape` holds sizes and names of sizes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Flops:
-    """FLOPs (a multiplication with its addition is two) per `call`, `token` or `row`."""
-
-    per: str
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +27,8 @@ class Stage:
 
     name: str
     module: nn.Module
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     opset: int
     flops: Flops
     errors: Callable[[Run], list[float]]
@@ -53,6 +38,6 @@ class Stage:
 def example_of(stage: Stage, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
     """Zeros in the shapes of the stage's inputs, with the named dimensions at `sizes`."""
     return tuple(
-        torch.zeros([sizes[n] if isinstance(n, str) else n for n in port.shape], dtype=TYPES[port.dtype])
-        for port in stage.inputs
+        torch.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], dtype=TYPES[spec.dtype])
+        for spec in stage.inputs
     )

@@ -13,8 +13,9 @@ from illume_export.families.illume import checkpoint_from_folder
 from illume_export.families.illume.stages import stages_from_model
 from illume_export.onnx_from_stage import onnx_from_stage
 from illume_export.parity import max_abs_error, parity_of, run_from_onnx
-from illume_export.stage import Flops, Stage, example_of
+from illume_export.stage import Stage, example_of
 from illume_runtime.errors import ExportError, QualityError
+from illume_runtime.manifest import Flops
 
 NAMES = ["vision_encoder", "decoder", "head_text", "head_level0", "image_tokenizer", "denoiser", "vae_decoder"]
 STAGES = {stage.name: stage for stage in stages_from_model(random_model(small_config()))}

@@ -20,7 +20,8 @@ from illume_export.families.illume.specification import segments_from_config
 from illume_export.flops import flops_of
 from illume_export.models import Illume
 from illume_export.parity import module_errors
-from illume_export.stage import Flops, Port, Run, Stage
+from illume_export.stage import Run, Stage
+from illume_runtime.manifest import Flops, TensorSpec
 
 OPSET = 23
 TOLERANCE = 1e-3
@@ -50,7 +51,7 @@ def _vision_encoder(model: Illume, cases: Cases) -> Stage:
         name="vision_encoder",
         module=module,
         inputs=(_pixels("pixel_values", c.image_size),),
-        outputs=(Port("image_embeds", "float32", ("B", c.num_patches, c.language_model.hidden_size)),),
+        outputs=(TensorSpec("image_embeds", "float32", ("B", c.num_patches, c.language_model.hidden_size)),),
         opset=OPSET,
         flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
         errors=module_errors(
@@ -69,13 +70,13 @@ def _decoder(model: Illume, cases: Cases) -> Stage:
         name="decoder",
         module=CachedDecoder(model.language_model),
         inputs=(
-            Port("inputs_embeds", "float32", ("B", "T", c.hidden_size)),
-            Port("positions", "int64", ("B", "T")),
-            *(Port(name, "float32", shape) for name in caches),
+            TensorSpec("inputs_embeds", "float32", ("B", "T", c.hidden_size)),
+            TensorSpec("positions", "int64", ("B", "T")),
+            *(TensorSpec(name, "float32", shape) for name in caches),
         ),
         outputs=(
-            Port("hidden", "float32", ("B", "T", c.hidden_size)),
-            *(Port(f"{name}_out", "float32", shape) for name in caches),
+            TensorSpec("hidden", "float32", ("B", "T", c.hidden_size)),
+            *(TensorSpec(f"{name}_out", "float32", shape) for name in caches),
         ),
         opset=CACHE_OPSET,
         flops=Flops("token", flops_of(model.language_model, torch.zeros(1, 1, c.hidden_size))),
@@ -105,11 +106,11 @@ def _head(model: Illume, cases: Cases, segment: str, start: int, end: int) -> St
         name=f"head_{segment}",
         module=module,
         inputs=(
-            Port("hidden", "float32", ("B", width)),
-            Port("hidden_uncond", "float32", ("B", width)),
-            Port("guidance", "float32", ("B",)),
+            TensorSpec("hidden", "float32", ("B", width)),
+            TensorSpec("hidden_uncond", "float32", ("B", width)),
+            TensorSpec("guidance", "float32", ("B",)),
         ),
-        outputs=(Port("logits", "float32", ("B", end - start)),),
+        outputs=(TensorSpec("logits", "float32", ("B", end - start)),),
         opset=OPSET,
         flops=Flops("row", flops_of(module, *example)),
         errors=module_errors(reference, inputs),
@@ -134,7 +135,7 @@ def _image_tokenizer(model: Illume, cases: Cases) -> Stage:
         name="image_tokenizer",
         module=module,
         inputs=(_pixels("pixel_values", c.image_size),),
-        outputs=(Port("codes", "int64", ("B", c.grid_size, c.grid_size)),),
+        outputs=(TensorSpec("codes", "int64", ("B", c.grid_size, c.grid_size)),),
         opset=OPSET,
         flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
         errors=errors,
@@ -161,11 +162,11 @@ def _denoiser(model: Illume, cases: Cases) -> Stage:
         name="denoiser",
         module=model.denoiser,
         inputs=(
-            Port("latents", "float32", ("B", *latents)),
-            Port("time", "float32", ("B",)),
-            Port("code_map", "float32", ("B", *code_map)),
+            TensorSpec("latents", "float32", ("B", *latents)),
+            TensorSpec("time", "float32", ("B",)),
+            TensorSpec("code_map", "float32", ("B", *code_map)),
         ),
-        outputs=(Port("velocity", "float32", ("B", *latents)),),
+        outputs=(TensorSpec("velocity", "float32", ("B", *latents)),),
         opset=OPSET,
         flops=Flops("row", flops_of(model.denoiser, *example)),
         errors=module_errors(model.denoiser, inputs),
@@ -180,7 +181,7 @@ def _vae_decoder(model: Illume, cases: Cases) -> Stage:
     return Stage(
         name="vae_decoder",
         module=module,
-        inputs=(Port("latents", "float32", ("B", *latents)),),
+        inputs=(TensorSpec("latents", "float32", ("B", *latents)),),
         outputs=(_pixels("pixels", c.image_size),),
         opset=OPSET,
         flops=Flops("row", flops_of(module, torch.zeros(1, *latents))),
@@ -192,5 +193,5 @@ def _vae_decoder(model: Illume, cases: Cases) -> Stage:
     )
 
 
-def _pixels(name: str, size: int) -> Port:
-    return Port(name, "float32", ("B", 3, size, size))
+def _pixels(name: str, size: int) -> TensorSpec:
+    return TensorSpec(name, "float32", ("B", 3, size, size))
