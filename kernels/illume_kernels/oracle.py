@@ -1,65 +1,32 @@
-"""Sampling of tokens, defined in integers: what every other implementation must reproduce bit for bit.
+"""The definition of sampling: temperature, top-k, top-p, min-p, then one draw by the inverse CDF, all in integers.
 
-A logit becomes an integer weight, trunc(2^40 exp(x - max)), by separately rounded float32 operations; filters and the
-draw compare and add integers only, so no order of summation can change a token. Filters follow the usual order:
-temperature, top-k (ties with the k-th stay), top-p (a token stays while the mass before it is at most p), min-p.
+    logits    [B,n]  float32   NaN: an illegal token, like -inf
+    params    [B]              SampleParams
+    forced    [B]    int64     optional; >= 0 is passed through, its logits are not looked at
+    banned    [M]    int64     optional; tokens illegal in every row
+    tokens    [B]    int64     -1 where no token is legal
+
+Scores are x = logits / temperature in float32. They are only compared, and become weights trunc(2^40 exp(x - max))
+that are only added (what lies more than 27.7 below the largest weighs 0), so a choice depends on neither the order of a sum nor the row of the batch nor the batch size.
+The draw is the first token whose prefix sum exceeds mulhi64(sum, u), u from Philox(seed; request, step).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from illume_kernels.fixed_point import MAX_TOKENS, ONE, ceil_share, mulhi64, weights_from_scores
+from illume_kernels.params import SampleParams
+from illume_kernels.penalty import repetition_penalty
 from illume_kernels.philox import STREAM_TOKENS, uniform_u64
 
-ONE: Final = 1 << 40  # weight of the largest logit
-NOTHING: Final = -1  # token of a row whose support is empty
+__all__ = ["SampleParams", "greedy", "probabilities", "repetition_penalty", "sample"]
 
-_LOG2_E: Final = np.float32(1.4426950408889634)
-# Least-squares fit of (2^f - 1) / f on [0, 1) at Chebyshev points: relative error of 2^f below 2e-7.
-_POWERS: Final = tuple(np.float32(c) for c in (
-    0.6931471806, 0.2402265070, 0.0555041087, 0.0096181291, 0.0013333558, 0.0001546876
-))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class SampleParams:
-    """One entry per row. `temperature` 0 is greedy, `top_k` 0, `top_p` 1 and `min_p` 0 are off."""
-
-    temperature: NDArray[np.float32]
-    top_k: NDArray[np.int64]
-    top_p: NDArray[np.float32]
-    min_p: NDArray[np.float32]
-    seed: NDArray[np.uint64]
-    request: NDArray[np.uint32]
-    step: NDArray[np.uint32]
-
-    @classmethod
-    def broadcast(
-        cls,
-        batch: int,
-        *,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike = 0,
-        top_p: ArrayLike = 1.0,
-        min_p: ArrayLike = 0.0,
-        seed: ArrayLike = 0,
-        request: ArrayLike = 0,
-        step: ArrayLike = 0,
-    ) -> SampleParams:
-        """Parameters of `batch` rows, each from a number or from one number per row."""
-        return cls(
-            np.broadcast_to(np.asarray(temperature, np.float32), batch),
-            np.broadcast_to(np.asarray(top_k, np.int64), batch),
-            np.broadcast_to(np.asarray(top_p, np.float32), batch),
-            np.broadcast_to(np.asarray(min_p, np.float32), batch),
-            np.broadcast_to(np.asarray(seed, np.uint64), batch),
-            np.broadcast_to(np.asarray(request, np.uint32), batch),
-            np.broadcast_to(np.asarray(step, np.uint32), batch),
-        )
+_NO_TOKEN = -1
+_ILLEGAL = np.float32(-np.inf)
+_FIRST_CANDIDATES = 1024
+"""Top-p without top-k looks at this many of the largest scores first, then at eight times as many."""
 
 
 def sample(
@@ -69,109 +36,146 @@ def sample(
     forced: NDArray[np.int64] | None = None,
     banned: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """Tokens [B] int64 drawn from logits [B, n]; -1 where nothing may be drawn.
+    """Tokens [B]. ValueError where the shapes do not agree."""
+    if forced is not None and len(forced) == len(params) and (forced >= 0).all():
+        return forced.astype(np.int64)
+    is_greedy = params.temperature == 0
+    x, top = _scores(logits, params, banned)
+    if is_greedy.all():
+        tokens = _first_of_largest(x, top)
+    else:
+        prefix = np.cumsum(_support(x, top, params), axis=1)
+        total = prefix[:, -1]
+        r = mulhi64(total, uniform_u64(params.seed, params.request, params.step, STREAM_TOKENS))
+        tokens = (prefix > r[:, None]).argmax(axis=1)
+        tokens[total == 0] = _NO_TOKEN
+        if is_greedy.any():
+            tokens = np.where(is_greedy, _first_of_largest(x, top), tokens)
+    if forced is None:
+        return tokens
+    if forced.shape != tokens.shape:
+        raise ValueError(
+            f"sample: forced has shape {forced.shape}, expected {tokens.shape}; use -1 where a row is free"
+        )
+    return np.where(forced >= 0, forced, tokens).astype(np.int64)
 
-    `forced` [B] passes through where it is not negative. `banned` are indices that no row may draw. NaN is never
-    drawn. Greedy rows take the lowest index of the largest logits.
-    """
-    values = _legal(logits, banned)
-    tokens = np.where(np.isneginf(values.max(axis=1)), NOTHING, values.argmax(axis=1))
-    drawn = params.temperature > 0
-    if drawn.any():
-        rows = slice(None) if drawn.all() else np.flatnonzero(drawn)
-        weights = _filtered(values[rows], params, rows)
-        tokens[rows] = _draw(weights, params, rows)
-    return tokens if forced is None else np.where(forced >= 0, forced, tokens)
+
+def greedy(logits: NDArray[np.float32], *, banned: ArrayLike | None = None) -> NDArray[np.int64]:
+    """The largest logit of each row, the lowest index among equals; -1 where no token is legal."""
+    return sample(logits, SampleParams.broadcast(len(logits), temperature=0.0), banned=banned)
 
 
 def probabilities(
     logits: NDArray[np.float32], params: SampleParams, *, banned: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Exact probabilities [B, n] with which `sample` draws each token; zeros in a row without support."""
-    values = _legal(logits, banned)
-    weights = np.zeros(values.shape, np.uint64)
-    greedy = params.temperature == 0
-    best = np.flatnonzero(greedy & ~np.isneginf(values.max(axis=1)))
-    weights[best, values[best].argmax(axis=1)] = ONE
-    rows = np.flatnonzero(~greedy)
-    weights[rows] = _filtered(values[rows], params, rows)
-    totals = weights.sum(axis=1, keepdims=True)
-    return weights / np.maximum(totals, 1).astype(np.float64)
+    """The exact probability [B,n] of each token under `sample`: W_i / S; a row without a legal token is all 0."""
+    x, top = _scores(logits, params, banned)
+    weights = _support(x, top, params)
+    total = np.maximum(weights.sum(axis=1), np.uint64(1))
+    chances: NDArray[np.float64] = weights.astype(np.float64) / total.astype(np.float64)[:, None]
+    for row in np.flatnonzero(params.temperature == 0):
+        chances[row] = 0.0
+        if top[row] > _ILLEGAL:
+            chances[row, x[row].argmax()] = 1.0
+    return chances
 
 
-def repetition_penalty(
-    logits: NDArray[np.float32], seen: NDArray[np.int64], penalty: float
-) -> NDArray[np.float32]:
-    """Logits [n] whose entries `seen` are divided (if positive) or multiplied (if negative) by `penalty`."""
-    result = logits.copy()
-    chosen = result[seen]
-    result[seen] = np.where(chosen > 0, chosen / np.float32(penalty), chosen * np.float32(penalty))
-    return result
-
-
-def weights_of(values: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Integer weights of values [B, n] (scaled by the temperature): trunc(2^40 exp(value - max))."""
-    top = values.max(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        distance = np.where(values == top, np.float32(0), values - top)
-    exponent = np.maximum(distance, np.float32(-64)) * _LOG2_E
-    whole = np.floor(exponent)
-    f = exponent - whole
-    power = np.full_like(f, _POWERS[-1])
-    for c in _POWERS[-2::-1]:
-        power = power * f + c
-    power = np.minimum(power * f + np.float32(1), np.float32(2) - np.float32(2.0**-23))
-    mantissa = (power * np.float32(2.0**23)).astype(np.uint64) << np.uint64(17)
-    weights: NDArray[np.uint64] = mantissa >> np.minimum(-whole, 63).astype(np.uint64)
-    weights[np.broadcast_to(np.isneginf(top), weights.shape) | np.isneginf(values)] = 0
-    return weights
-
-
-def _legal(logits: NDArray[np.float32], banned: ArrayLike | None) -> NDArray[np.float32]:
-    values = np.asarray(logits, np.float32) + np.float32(0)  # a copy; -0 becomes +0
-    values[np.isnan(values)] = -np.inf
+def _scores(
+    logits: NDArray[np.float32], params: SampleParams, banned: ArrayLike | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x = logits / temperature [B,n] (logits where it is 0) with -inf at illegal tokens, and each row's largest."""
+    if logits.ndim != 2 or len(logits) != len(params) or not 0 < logits.shape[1] <= MAX_TOKENS:
+        raise ValueError(
+            f"sample: logits have shape {logits.shape}, expected [{len(params)}, n] with 0 < n <= {MAX_TOKENS}; "
+            "give one row of logits for each row of params"
+        )
+    divisor: NDArray[np.float32] = np.where(params.temperature > 0, params.temperature, np.float32(1))
+    with np.errstate(over="ignore"):
+        x: NDArray[np.float32] = logits.astype(np.float32, copy=False) / divisor[:, None]
+    x += np.float32(0)  # -0 becomes +0: the two are one value
     if banned is not None:
-        values[:, np.asarray(banned, np.int64)] = -np.inf
-    return values
+        x[:, np.asarray(banned, dtype=np.int64)] = _ILLEGAL
+    top: NDArray[np.float32] = x.max(axis=1)
+    if np.isnan(top).any():
+        x[np.isnan(x)] = _ILLEGAL
+        top = x.max(axis=1)
+    return x, top
 
 
-def _filtered(values: NDArray[np.float32], params: SampleParams, rows: NDArray[np.int64] | slice) -> NDArray[np.uint64]:
-    scaled = values / params.temperature[rows][:, None]
-    weights = weights_of(scaled)
-    top_k, top_p, min_p = params.top_k[rows], params.top_p[rows], params.min_p[rows]
-    for k in np.unique(top_k):
-        if 0 < k < scaled.shape[1]:
-            these = np.flatnonzero(top_k == k)
-            kth = np.partition(scaled[these], -k, axis=1)[:, -k]
-            weights[these] = np.where(scaled[these] >= kth[:, None], weights[these], 0)
-    nucleus = np.flatnonzero(top_p < 1)
-    if nucleus.size:
-        weights[nucleus] = _nucleus(weights[nucleus], top_p[nucleus])
-    if (min_p > 0).any():
-        least = np.ceil(min_p.astype(np.float64) * ONE).astype(np.uint64)
-        weights[weights < least[:, None]] = 0
+def _first_of_largest(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArray[np.int64]:
+    tokens: NDArray[np.int64] = x.argmax(axis=1)
+    tokens[top == _ILLEGAL] = _NO_TOKEN
+    return tokens
+
+
+def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SampleParams) -> NDArray[np.uint64]:
+    """Weights [B,n], 0 outside the support: after top-k (all ties at the k-th value stay), top-p and min-p."""
+    num_tokens = x.shape[1]
+    weights = weights_from_scores(x, top)
+    cuts_k = (params.top_k > 0) & (params.top_k < num_tokens)
+    cuts_p = params.top_p < 1
+    some_k, some_p = bool(cuts_k.any()), bool(cuts_p.any())
+    if some_k or some_p:
+        wanted = int(params.top_k[cuts_k].max()) if some_k else 0
+        if (cuts_p & ~cuts_k).any():
+            wanted = max(wanted, min(_FIRST_CANDIDATES, num_tokens))
+        largest = _largest(x, wanted)
+        kth = np.full(len(x), _ILLEGAL, dtype=np.float32)
+        if some_k:
+            column = np.where(cuts_k, params.top_k, 1) - 1
+            kth[cuts_k] = largest[np.arange(len(x)), column][cuts_k]
+            weights *= x >= kth[:, None]
+        if some_p:
+            _cut_top_p(weights, x, top, kth, largest, params.top_p, cuts_p)
+    if params.min_p.any():
+        floor = np.ceil(params.min_p.astype(np.float64) * ONE).astype(np.uint64)
+        weights *= weights >= floor[:, None]
     return weights
 
 
-def _nucleus(weights: NDArray[np.uint64], top_p: NDArray[np.float32]) -> NDArray[np.uint64]:
-    order = np.argsort(~weights, axis=1, kind="stable")  # heaviest first, equals by index
-    mass = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-    before = np.concatenate((np.zeros_like(mass[:, :1]), mass[:, :-1]), axis=1)
-    share = (top_p.astype(np.float64) * 2.0**32).astype(np.uint64)  # fixed point; total < 2^31 * 2^32
-    total = mass[:, -1]
-    half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
-    limit = (total >> half) * share + (((total & low) * share) >> half)
-    kept = np.zeros(weights.shape, bool)
-    np.put_along_axis(kept, order, before <= limit[:, None], axis=1)
-    return np.where(kept, weights, 0).astype(np.uint64)
+def _largest(x: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The `count` largest scores of each row, descending."""
+    num_tokens = x.shape[1]
+    if count < num_tokens:
+        x = np.partition(x, num_tokens - count, axis=1)[:, num_tokens - count :]
+    return np.sort(x, axis=1)[:, ::-1]
 
 
-def _draw(weights: NDArray[np.uint64], params: SampleParams, rows: NDArray[np.int64] | slice) -> NDArray[np.int64]:
-    prefix = np.cumsum(weights, axis=1)
-    random = uniform_u64(params.seed[rows], params.request[rows], params.step[rows], STREAM_TOKENS)
-    tokens = np.empty(len(prefix), np.int64)
-    for row, (sums, word) in enumerate(zip(prefix, random.tolist(), strict=True)):
-        total = int(sums[-1])
-        point = np.uint64(total * word >> 64)
-        tokens[row] = np.searchsorted(sums, point, side="right") if total else NOTHING
-    return tokens
+def _cut_top_p(
+    weights: NDArray[np.uint64],
+    x: NDArray[np.float32],
+    top: NDArray[np.float32],
+    kth: NDArray[np.float32],
+    largest: NDArray[np.float32],
+    top_p: NDArray[np.float32],
+    cuts_p: NDArray[np.bool_],
+) -> None:
+    """Zero, in place, the weights of tokens whose mass before them is >= top_p of the row's sum.
+
+    Only values are sorted, never indices: the edge is a value, and of the tokens tied there with weight w the first
+    ceil((target - mass above) / w) in index order stay.
+    """
+    num_tokens = x.shape[1]
+    target = ceil_share(weights.sum(axis=1), np.where(cuts_p, top_p, np.float32(0.5)))
+    while True:
+        masses = weights_from_scores(largest, top)
+        masses *= largest >= kth[:, None]
+        mass = np.cumsum(masses, axis=1)
+        count = largest.shape[1]
+        open_rows = cuts_p & (mass[:, -1] < target) & (largest[:, -1] > kth)
+        if count == num_tokens or not open_rows.any():
+            break
+        largest = _largest(x, min(8 * count, num_tokens))
+    rows = np.arange(len(x))
+    # Where ties at the k-th value lie beyond the candidates, the edge is that value.
+    column = np.minimum((mass < target[:, None]).sum(axis=1), count - 1)
+    edge = np.maximum(largest[rows, column], kth)
+    above = (masses * (largest > edge[:, None])).sum(axis=1)
+    each = np.maximum(weights_from_scores(edge[:, None], top)[:, 0], np.uint64(1))
+    num_stay = (target - above + each - np.uint64(1)) // each
+    edge = np.where(cuts_p, edge, _ILLEGAL)
+    tied = x == edge[:, None]
+    if (cuts_p & (tied.sum(axis=1) > num_stay)).any():
+        rank = np.cumsum(tied, axis=1)
+        tied &= (rank <= num_stay[:, None].astype(np.int64)) | ~cuts_p[:, None]
+    weights *= (x > edge[:, None]) | tied
