@@ -18,7 +18,9 @@ def check_consistency(manifest: Manifest) -> None:
     resolutions = manifest.grammar.image.resolutions
     names = [resolution.name for resolution in resolutions]
     if not names or len(set(names)) != len(names):
-        raise InvalidBundleError(f"grammar.image.resolutions: has the names {names}, expected at least one, all different")
+        raise InvalidBundleError(
+            f"grammar.image.resolutions: has the names {names}, expected at least one, all different"
+        )
     for resolution in resolutions:
         schedule_from_resolution(resolution, manifest.vocabulary)
 

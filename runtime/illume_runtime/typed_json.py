@@ -87,7 +87,7 @@ def _union(choices: tuple[Any, ...], data: Any, path: str, key: str) -> Any:
         raise ValueError(f"{path}: got {_shown(data)}, expected an object with one of the keys {', '.join(tags)}")
     for choice in choices:
         if isinstance(data, choice) and not isinstance(data, bool):
-            return data
+            return _scalar(choice, data, path)
     expected = " or ".join(NAMES[choice] for choice in choices)
     raise ValueError(f"{path}: got {_shown(data)}, expected {expected}")
 
