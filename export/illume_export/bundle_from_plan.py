@@ -16,12 +16,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
-from illume_runtime.bundle import Bundle
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.onnx_from_stage import onnx_from_stage
 from illume_export.parity import parity_of
 from illume_export.plan import Plan, PlannedStage
+from illume_runtime.bundle import Bundle
 from illume_runtime.files import atomic_directory, sha256_of
 from illume_runtime.manifest import (
     FORMAT,

@@ -11,10 +11,10 @@ from typing import Literal
 
 import onnx
 import torch
-from illume_runtime.bundle import Bundle
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.stage import Stage
+from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.manifest import MANIFEST_NAME, StageSpec
 

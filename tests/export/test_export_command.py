@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from illume_runtime.bundle import Bundle
 from safetensors.torch import load_file, save_file
 
 import illume_export.bundle_from_plan as writer
+from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
 from illume_runtime.errors import QualityError
 
@@ -117,6 +117,20 @@ def test_stages_of_another_checkpoint_are_not_mixed(
     assert main(["export", str(changed), "-o", str(standing), "--stages", "head_text"]) == 2
     assert "vae_decoder in" in capsys.readouterr().err
     assert snapshot(standing) == before
+
+
+def test_weights_too_large_for_one_file_stand_beside_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_INLINE_BYTES", 0)
+    output = tmp_path / "new"
+    words = (str(checkpoint), "-o", str(output), "--stages", "head_text")
+    exported(capsys, *words)
+    assert {path.name for path in (output / "stages").iterdir()} == {"head_text.onnx", "head_text.onnx.data"}
+    Bundle.open(output, verify=True)
+    exported(capsys, str(checkpoint), "-o", str(output), "--stages", "head_level0")
+    assert len(list((output / "stages").iterdir())) == 4
+    Bundle.open(output, verify=True)
 
 
 def test_a_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

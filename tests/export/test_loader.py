@@ -167,6 +167,12 @@ def test_a_configuration_that_is_no_object_is_refused(folder: Path, text: str) -
         family_from_folder(folder)
 
 
+def test_sampling_defaults_that_are_no_numbers_are_refused(folder: Path) -> None:
+    edit_json(folder / "generation_config.json", lambda g: g.update(draw={"guidance": "much"}))
+    with pytest.raises(InvalidCheckpointError, match=r"generation_config\.json: .*draw\.guidance: got"):
+        family_from_folder(folder).checkpoint_from_folder(folder)
+
+
 def test_a_text_token_that_is_a_control_token_is_refused(folder: Path) -> None:
     edit_json(folder / "tokenizer.json", lambda t: t["model"]["vocab"].update({"x" * 9: 513}))  # type: ignore[index]
     with pytest.raises(InvalidCheckpointError, match=r"'xxxxxxxxx'; control tokens belong into added_tokens"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from illume_runtime.errors import InvalidCheckpointError
 from tokenizers import Tokenizer
 
 from illume_export.checkpoint import Checkpoint
@@ -15,6 +15,9 @@ from illume_export.families.illume.stages import stages_from_model
 from illume_export.families.illume.tables import tables_from_model
 from illume_export.json_object import json_object_from_file
 from illume_export.models import IllumeConfig
+from illume_runtime.bundle import GenerationConfig
+from illume_runtime.errors import InvalidCheckpointError
+from illume_runtime.typed_json import value_from_json
 
 MAX_TOKENIZER_BYTES = 64 * 1024 * 1024
 
@@ -22,7 +25,7 @@ MAX_TOKENIZER_BYTES = 64 * 1024 * 1024
 def checkpoint_from_folder(folder: Path) -> Checkpoint:
     """Model, stages, tables and specification. Raises InvalidCheckpointError."""
     model = illume_from_checkpoint(folder)
-    generation = json_object_from_file(folder / "generation_config.json")
+    generation = _generation(folder / "generation_config.json")
     return Checkpoint(
         family=model.config.model_type,
         name=model.config.name,
@@ -36,6 +39,16 @@ def checkpoint_from_folder(folder: Path) -> Checkpoint:
             "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
         },
     )
+
+
+def _generation(path: Path) -> dict[str, Any]:
+    """Sampling defaults: task -> name -> number."""
+    data = json_object_from_file(path)
+    try:
+        value_from_json(GenerationConfig, data, path.name)  # type: ignore[type-abstract]
+    except ValueError as error:
+        raise InvalidCheckpointError(f"{path}: {error}") from error
+    return data
 
 
 def _tokenizer(path: Path, config: IllumeConfig) -> bytes:
