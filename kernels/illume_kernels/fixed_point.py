@@ -26,6 +26,7 @@ _POLYNOMIAL = tuple(
 )
 _MANTISSA_BITS = 23
 _FEW = 8
+_BELOW_ONE = np.float32(1 - 2.0**-24)
 
 
 def weights_from_scores(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -34,7 +35,8 @@ def weights_from_scores(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDA
     The largest score weighs exactly ONE, -inf weighs 0, and so does all that lies more than 27.7 below the top. Where
     top is +inf the scores +inf share the row; where it is -inf the row weighs nothing.
     """
-    d = x - top[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        d = x - top[:, None]
     if not np.isfinite(top).all():
         endless = np.isinf(top)
         d[endless] = np.where((x[endless] == top[endless, None]) & (x[endless] > 0), np.float32(0), _LOWEST)
@@ -71,8 +73,9 @@ def mulhi64(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def ceil_share(total: NDArray[np.uint64], share: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """ceil(total share) for share [B] in (0, 1), at least 1: an integer mass is < total share iff it is < this."""
-    fraction = (share.astype(np.float64) * 2.0**64).astype(np.uint64)  # exact: a float32 has 24 bits
+    """ceil(total share) for share [B] in (0, 1], at least 1: an integer mass is < total share iff it is < this."""
+    # Exact for share < 1, which has 24 bits; a share of 1 is taken as the largest float32 below it.
+    fraction = (np.minimum(share, _BELOW_ONE).astype(np.float64) * 2.0**64).astype(np.uint64)
     rest = (total * fraction) != 0  # the low 64 bits of the product, on purpose
     mass: NDArray[np.uint64] = np.maximum(mulhi64(total, fraction) + rest, np.uint64(1))
     return mass

@@ -7,8 +7,9 @@
     tokens    [B]    int64     -1 where no token is legal
 
 Scores are x = logits / temperature in float32. They are only compared, and become weights trunc(2^40 exp(x - max))
-that are only added (what lies more than 27.7 below the largest weighs 0), so a choice depends on neither the order of a sum nor the row of the batch nor the batch size.
-The draw is the first token whose prefix sum exceeds mulhi64(sum, u), u from Philox(seed; request, step).
+that are only added, so a choice depends on neither the order of a sum nor the row of the batch nor the batch size. A
+token more than 27.7 below the largest weighs 0. The draw is the first token whose prefix sum exceeds mulhi64(sum, u),
+u from Philox(seed; request, step).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ __all__ = ["SampleParams", "greedy", "probabilities", "repetition_penalty", "sam
 
 _NO_TOKEN = -1
 _ILLEGAL = np.float32(-np.inf)
-_FIRST_CANDIDATES = 1024
+_SORTED_WHOLE = 8192
+"""Up to this many tokens a sort of the values is as quick as a partition, which is slow where many are equal."""
+_FIRST_CANDIDATES = 2048
 """Top-p without top-k looks at this many of the largest scores first, then at eight times as many."""
 
 
@@ -116,17 +119,17 @@ def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SamplePar
     cuts_p = params.top_p < 1
     some_k, some_p = bool(cuts_k.any()), bool(cuts_p.any())
     if some_k or some_p:
-        wanted = int(params.top_k[cuts_k].max()) if some_k else 0
+        k = np.where(cuts_k, params.top_k, num_tokens)
+        wanted = int(k[cuts_k].max()) if some_k else 0
         if (cuts_p & ~cuts_k).any():
-            wanted = max(wanted, min(_FIRST_CANDIDATES, num_tokens))
+            wanted = max(wanted, _FIRST_CANDIDATES)
         largest = _largest(x, wanted)
-        kth = np.full(len(x), _ILLEGAL, dtype=np.float32)
         if some_k:
-            column = np.where(cuts_k, params.top_k, 1) - 1
-            kth[cuts_k] = largest[np.arange(len(x)), column][cuts_k]
+            last = np.minimum(k, largest.shape[1]) - 1
+            kth = np.where(cuts_k, largest[np.arange(len(x)), last], _ILLEGAL)
             weights *= x >= kth[:, None]
         if some_p:
-            _cut_top_p(weights, x, top, kth, largest, params.top_p, cuts_p)
+            _cut_top_p(weights, x, top, largest, k, params.top_p)
     if params.min_p.any():
         floor = np.ceil(params.min_p.astype(np.float64) * ONE).astype(np.uint64)
         weights *= weights >= floor[:, None]
@@ -134,8 +137,10 @@ def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SamplePar
 
 
 def _largest(x: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """The `count` largest scores of each row, descending."""
+    """At least the `count` largest scores of each row, descending; all where there are not so many."""
     num_tokens = x.shape[1]
+    if num_tokens <= _SORTED_WHOLE:
+        return np.sort(x, axis=1)[:, ::-1]
     if count < num_tokens:
         x = np.partition(x, num_tokens - count, axis=1)[:, num_tokens - count :]
     return np.sort(x, axis=1)[:, ::-1]
@@ -145,37 +150,35 @@ def _cut_top_p(
     weights: NDArray[np.uint64],
     x: NDArray[np.float32],
     top: NDArray[np.float32],
-    kth: NDArray[np.float32],
     largest: NDArray[np.float32],
+    k: NDArray[np.int64],
     top_p: NDArray[np.float32],
-    cuts_p: NDArray[np.bool_],
 ) -> None:
     """Zero, in place, the weights of tokens whose mass before them is >= top_p of the row's sum.
 
-    Only values are sorted, never indices: the edge is a value, and of the tokens tied there with weight w the first
+    Tokens are ordered by score, equals by index. Only values are sorted, never indices, and only as many of the
+    largest as it takes: the edge is a value, and of the tokens tied there with weight w the first
     ceil((target - mass above) / w) in index order stay.
     """
-    num_tokens = x.shape[1]
-    target = ceil_share(weights.sum(axis=1), np.where(cuts_p, top_p, np.float32(0.5)))
+    cuts, num_tokens = top_p < 1, x.shape[1]
+    target = ceil_share(weights.sum(axis=1), top_p)
     while True:
         masses = weights_from_scores(largest, top)
-        masses *= largest >= kth[:, None]
         mass = np.cumsum(masses, axis=1)
         count = largest.shape[1]
-        open_rows = cuts_p & (mass[:, -1] < target) & (largest[:, -1] > kth)
-        if count == num_tokens or not open_rows.any():
+        if count == num_tokens or not (cuts & (k > count) & (mass[:, -1] < target)).any():
             break
-        largest = _largest(x, min(8 * count, num_tokens))
-    rows = np.arange(len(x))
-    # Where ties at the k-th value lie beyond the candidates, the edge is that value.
-    column = np.minimum((mass < target[:, None]).sum(axis=1), count - 1)
-    edge = np.maximum(largest[rows, column], kth)
+        largest = _largest(x, 8 * count)
+    # Behind the k-th only its equals are left: where the first k do not reach the target, the edge is the k-th value.
+    short = (mass < target[:, None]).sum(axis=1)
+    rows, column = np.arange(len(x)), np.minimum(short, np.minimum(k, count) - 1)
+    edge = largest[rows, column]
     above = (masses * (largest > edge[:, None])).sum(axis=1)
-    each = np.maximum(weights_from_scores(edge[:, None], top)[:, 0], np.uint64(1))
+    each = np.maximum(masses[rows, column], np.uint64(1))
     num_stay = (target - above + each - np.uint64(1)) // each
-    edge = np.where(cuts_p, edge, _ILLEGAL)
+    edge[~cuts] = _ILLEGAL
     tied = x == edge[:, None]
-    if (cuts_p & (tied.sum(axis=1) > num_stay)).any():
-        rank = np.cumsum(tied, axis=1)
-        tied &= (rank <= num_stay[:, None].astype(np.int64)) | ~cuts_p[:, None]
-    weights *= (x > edge[:, None]) | tied
+    if (cuts & (tied.sum(axis=1) > num_stay)).any():
+        rank = np.cumsum(tied, axis=1, dtype=np.uint64)
+        tied &= (rank <= num_stay[:, None]) | ~cuts[:, None]
+    weights *= tied | (x > edge[:, None])
