@@ -59,5 +59,7 @@ def test_private_names_stay_in_their_module(layer: str) -> None:
     for path in sources(layer):
         for module, name in imports(path):
             if module.split(".")[0] in PACKAGES:
-                private = [part for part in (*module.split("."), name) if part.startswith("_") and part != "__version__"]
+                private = [
+                    part for part in (*module.split("."), name) if part.startswith("_") and part != "__version__"
+                ]
                 assert not private, f"{path}: imports the private {module}.{name}"

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from illume_runtime.cli.main import VERBS
 from illume_runtime.cli.parser import VerbParser
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = re.compile(
-    "|".join(("pypi" + r"\.org", "python" + "hosted", "npm" + r"js\.org", "deb" + r"\.debian", r"(?<![\w.])/" + r"(?:root|work|farm)/"))
+    "|".join(
+        (
+            "pypi" + r"\.org",
+            "python" + "hosted",
+            "npm" + r"js\.org",
+            "deb" + r"\.debian",
+            r"(?<![\w.])/" + r"(?:root|work|farm)/",
+        )
+    )
 )
 
 

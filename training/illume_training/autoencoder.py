@@ -39,7 +39,7 @@ def vae_loss(vae: Vae, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
     error = vae.decode_raw(raw).float() - pixels
     with torch.no_grad():
         local = F.avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
-        edges = 1.0 + 8.0 * (pixels - local).abs().amax(dim=1, keepdim=True)
+        edges = 1.0 + 4.0 * (6.0 * (pixels - local).abs().amax(dim=1, keepdim=True)).clamp(max=1.0)
     kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()
     loss = (edges * error.abs()).mean() + (edges * error.square()).mean() + 2e-4 * kl
     psnr = -10.0 * torch.log10(error.detach().square().mean() / 4.0)

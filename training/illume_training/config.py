@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import tomllib
 
 from illume_runtime.errors import UsageError
 from illume_training.lessons import Mixture
@@ -58,7 +59,9 @@ def _phase(path: Path, name: str, data: dict[str, Any]) -> PhaseConfig:
     values = dict(data)
     mixture = values.pop("mixture", None)
     if (mixture is None) == name.startswith("stage"):
-        raise UsageError(f"{path}: phases.{name}: a mixture belongs to stage1, stage2 and stage3, and to no other phase")
+        raise UsageError(
+            f"{path}: phases.{name}: a mixture belongs to stage1, stage2 and stage3, and to no other phase"
+        )
     return PhaseConfig(
         _dataclass(path, f"phases.{name}", Schedule, values),
         None if mixture is None else _dataclass(path, f"phases.{name}.mixture", Mixture, mixture),

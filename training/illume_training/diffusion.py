@@ -24,4 +24,4 @@ def flow_loss(
     noisy = (1.0 - t) * latents + t * noise
     velocity = denoiser(noisy, time, code_map * kept[:, None, None, None]).float()
     loss = (velocity - (noise - latents)).square().mean()
-    return loss, {"velocity_mse": float(loss)}
+    return loss, {"velocity_mse": float(loss.detach())}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -46,7 +47,7 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
     """The batch of a seed."""
     rng = Random(seed)
     pictures: list[NDArray[np.uint8]] = []
-    later: list[tuple[str, Callable[[NDArray[np.int64]], Sequence]]] = []
+    later: list[tuple[str, Callable[[NDArray[np.int64]], Sequence]]] = []  # kind, and what writes it once codes exist
 
     def shown(scene: Scene, mask: tuple[int, int, int] | None = None) -> int:
         pictures.append(render(scene, mask))
@@ -59,18 +60,17 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
         scene = sample_scene(rng, "train")
         text, index = words(caption_of(scene, rng).text), shown(scene)
         follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
-        later.append(("draw", lambda codes, t=text, i=index, q=follow_up: _draw(writer, t, codes[i], q)))
+        later.append(("draw", partial(_draw, writer, text, index, follow_up)))
     for _ in range(mixture.ask):
         scene = sample_scene(rng, "train")
-        questions, index = _questions(scene, rng, 5), shown(scene)
-        later.append(("ask", lambda codes, q=questions, i=index: _ask(writer, q, i)))
+        later.append(("ask", partial(_ask, writer, _questions(scene, rng, 5), shown(scene))))
     for _ in range(mixture.edit):
         edit = sample_edit(rng, "train")
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
-        later.append(("edit", lambda codes, t=text, s=source, o=target: _redraw(writer, t, s, codes[o])))
+        later.append(("edit", partial(_redraw, writer, text, source, target)))
     for _ in range(mixture.reconstruct):
         text, index = words(RECONSTRUCT), shown(sample_scene(rng, "train"))
-        later.append(("reconstruct", lambda codes, t=text, i=index: _redraw(writer, t, i, codes[i])))
+        later.append(("reconstruct", partial(_redraw, writer, text, index, index)))
 
     features, codes = encode(np.stack(pictures))
     groups: dict[str, list[Sequence]] = {}
@@ -85,17 +85,19 @@ def _questions(scene: Scene, rng: Random, most: int) -> list[tuple[str, str]]:
     return list({q.text: (q.text, q.answer) for q in questions}.values())
 
 
-def _draw(writer: Writer, text: str, codes: NDArray[np.int64], follow_up: list[tuple[str, str]]) -> Sequence:
+def _draw(
+    writer: Writer, text: str, picture: int, follow_up: list[tuple[str, str]], codes: NDArray[np.int64]
+) -> Sequence:
     sequence = writer.begin()
     writer.user(sequence, text)
-    writer.picture(sequence, codes)
+    writer.picture(sequence, codes[picture])
     for question, answer in follow_up:
         writer.user(sequence, question)
         writer.answer(sequence, answer)
     return sequence
 
 
-def _ask(writer: Writer, questions: list[tuple[str, str]], picture: int) -> Sequence:
+def _ask(writer: Writer, questions: list[tuple[str, str]], picture: int, _: NDArray[np.int64]) -> Sequence:
     sequence = writer.begin()
     for turn, (question, answer) in enumerate(questions):
         writer.user(sequence, question, (picture,) if turn == 0 else ())
@@ -103,14 +105,16 @@ def _ask(writer: Writer, questions: list[tuple[str, str]], picture: int) -> Sequ
     return sequence
 
 
-def _redraw(writer: Writer, text: str, source: int, codes: NDArray[np.int64]) -> Sequence:
+def _redraw(writer: Writer, text: str, source: int, target: int, codes: NDArray[np.int64]) -> Sequence:
     sequence = writer.begin()
     writer.user(sequence, text, (source,))
-    writer.picture(sequence, codes)
+    writer.picture(sequence, codes[target])
     return sequence
 
 
-def frozen_encoder(vision_encoder: torch.nn.Module, nearest: Callable[[Tensor], Tensor], device: torch.device) -> Encode:
+def frozen_encoder(
+    vision_encoder: torch.nn.Module, nearest: Callable[[Tensor], Tensor], device: torch.device
+) -> Encode:
     """An `Encode` from the frozen vision encoder and the tokenizer's `encode`."""
 
     @torch.no_grad()

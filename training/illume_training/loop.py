@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +67,7 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
         lr=schedule.learning_rate,
         betas=(0.9, 0.98),
     )
-    average = {name: p.detach().clone() for name, p in trained.items()} if schedule.ema else {}
+    average: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()} if schedule.ema else {}
     start = 0
     if partial.exists():
         state = torch.load(partial, map_location=device, weights_only=True)
@@ -86,7 +85,7 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
         }
         temporary = partial.with_suffix(".tmp")
         torch.save(state, temporary)
-        os.replace(temporary, partial)
+        temporary.replace(partial)
 
     saved = time.monotonic()
     module.train()
@@ -113,11 +112,11 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
             saved = time.monotonic()
     bar.close()
     with torch.no_grad():
-        for name, p in average.items():
-            trained[name].copy_(p)
+        for name, mean in average.items():
+            trained[name].copy_(mean)
     temporary = final.with_suffix(".tmp")
     save_file({name: t.contiguous().cpu() for name, t in module.state_dict().items()}, temporary)
-    os.replace(temporary, final)
+    temporary.replace(final)
     partial.unlink(missing_ok=True)
 
 

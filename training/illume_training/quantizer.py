@@ -19,7 +19,9 @@ from illume_training.vision import CellProbe, probe_loss
 class QuantizerTrainer(nn.Module):
     """The tokenizer and the state of its codebook's averages."""
 
-    def __init__(self, tokenizer: ImageTokenizer, probe: CellProbe, *, decay: float = 0.98, revive_every: int = 50) -> None:
+    def __init__(
+        self, tokenizer: ImageTokenizer, probe: CellProbe, *, decay: float = 0.98, revive_every: int = 50
+    ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.probe = probe.requires_grad_(False)
@@ -34,8 +36,8 @@ class QuantizerTrainer(nn.Module):
     def loss(self, features: Tensor, classes: Tensor, offsets: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         """Loss on features [B, 64, C] with the labels of their cells; updates the codebook."""
         tokenizer = self.tokenizer
-        vectors = tokenizer.vectors(features)
-        with torch.no_grad():
+        vectors = tokenizer.vectors(features).float()
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             flat = vectors.detach().flatten(0, 1)
             if step == 0:
                 self._replace(torch.ones_like(self.usage, dtype=torch.bool), flat, classes)
@@ -43,14 +45,18 @@ class QuantizerTrainer(nn.Module):
             self._average(flat, codes)
             if step % self.revive_every == self.revive_every - 1:
                 self._replace(self.usage < 0.05, flat, classes)
-        chosen = tokenizer.code_vectors()[codes].view_as(vectors)
+            chosen = tokenizer.code_vectors()[codes].view_as(vectors)
         commitment = (1.0 - (vectors * chosen).sum(-1)).mean()
         straight = vectors + (chosen - vectors).detach()
         rebuilt = tokenizer.decode(straight)
         cosine = 1.0 - F.cosine_similarity(rebuilt.float(), features.float(), dim=-1).mean()
         meaning = probe_loss(self.probe(rebuilt), classes, offsets)
         loss = cosine + 0.25 * commitment + 0.2 * meaning
-        figures = {"cosine": float(cosine), "meaning": float(meaning), "used": float((self.usage > 0.05).float().mean())}
+        figures = {
+            "cosine": float(cosine.detach()),
+            "meaning": float(meaning.detach()),
+            "used": float((self.usage > 0.05).float().mean()),
+        }
         return loss, figures
 
     def _average(self, vectors: Tensor, codes: Tensor) -> None:

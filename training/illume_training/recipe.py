@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -105,7 +105,9 @@ class Recipe:
     def _load(self, name: str) -> None:
         path = self.config.run / f"{name}.safetensors"
         if not path.exists():
-            raise UsageError(f"{path}: phase {name} has not finished; run it first (illume train CONFIG --phases {name})")
+            raise UsageError(
+                f"{path}: phase {name} has not finished; run it first (illume train CONFIG --phases {name})"
+            )
         self._module(name).to(self.device).load_state_dict(load_file(path))
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
@@ -157,7 +159,11 @@ class Recipe:
             with torch.no_grad(), self._precision():
                 return self.model.vision_encoder(pixels).float(), classes, offsets
 
-        self._phase("tokenizer", trainer, batch, lambda data, step: trainer.loss(*data, step))
+        def loss(data: tuple[Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            features, classes, offsets = data
+            return trainer.loss(features, classes, offsets, step)
+
+        self._phase("tokenizer", trainer, batch, loss)
 
     def _train_denoiser(self) -> None:
         model = self.model.requires_grad_(False)
@@ -217,8 +223,6 @@ class Recipe:
         self._replace("tokenizer", self._module("tokenizer"))
 
     def _replace(self, name: str, module: nn.Module) -> None:
-        from safetensors.torch import save_file
-
         path: Path = self.config.run / f"{name}.safetensors"
         temporary = path.with_suffix(".tmp")
         save_file({key: t.contiguous().cpu() for key, t in module.state_dict().items()}, temporary)

@@ -88,7 +88,9 @@ def sample_pictures(rng: Random, split: Split, count: int) -> tuple[list[Scene],
     return scenes, masks
 
 
-def vision_batch(seed: str, split: Split, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
+def vision_batch(
+    seed: str, split: Split, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
     """Pictures, classes and offsets of `count` scenes."""
     scenes, masks = sample_pictures(Random(seed), split, count)
     pairs = list(zip(scenes, masks, strict=True))
@@ -107,7 +109,9 @@ def probe_loss(outputs: dict[str, Tensor], classes: Tensor, offsets: Tensor) -> 
     loss = loss + F.cross_entropy(outputs["shape"][~present], classes[..., 0][~present])
     for column, name in enumerate(CLASSES):
         if name != "shape":
-            loss = loss + F.cross_entropy(outputs[name].flatten(0, 1), classes[..., column].flatten(), ignore_index=-100)
+            loss = loss + F.cross_entropy(
+                outputs[name].flatten(0, 1), classes[..., column].flatten(), ignore_index=-100
+            )
     return loss + 0.3 * (outputs["offset"] - offsets)[present].square().mean()
 
 

@@ -92,7 +92,9 @@ def _complete(scene: Scene, rng: Random) -> Edit | None:
         top = o.y + (dy - 1) * side // 2 + 3 * dy
         if left < 0 or top < 0 or left + side > IMAGE_SIZE or top + side > IMAGE_SIZE:
             continue
-        if side < 2 * o.radius - 4 or any(_touches(p.x, p.y, p.radius, left, top, side) for p in scene.objects if p != o):
+        if side < 2 * o.radius - 4 or any(
+            _touches(p.x, p.y, p.radius, left, top, side) for p in scene.objects if p != o
+        ):
             continue
         words = rng.choice(("complete the masked part", "fill in the masked part"))
         return Edit("complete", words, scene, scene, (left, top, side))

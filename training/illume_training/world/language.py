@@ -213,7 +213,9 @@ def _count(scene: Scene, rng: Random) -> Question:
         number = sum(o.shape == shape for o in scene.objects)
         return Question("count", f"how many {_plural(shape)} are there?", NUMBERS[number])
     color = rng.choice(scene.objects).color if rng.random() < 0.8 else rng.choice(tuple(COLORS))
-    return Question("count", f"how many {color} objects are there?", NUMBERS[sum(o.color == color for o in scene.objects)])
+    return Question(
+        "count", f"how many {color} objects are there?", NUMBERS[sum(o.color == color for o in scene.objects)]
+    )
 
 
 def _where(scene: Scene, rng: Random) -> Question | None:
