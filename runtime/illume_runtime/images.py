@@ -122,8 +122,9 @@ def pixels_from_image(image: Image.Image, preprocessing: Preprocessing) -> NDArr
     """`pixel_values` [1, 3, Y, X] float32 of an RGB picture: fitted, then (value / 255 - mean) / std."""
     height, width = preprocessing.image_size
     fitted = fit(image, (width, height), resample=preprocessing.resample, pad_color=preprocessing.pad_color)
-    values = np.asarray(fitted, np.float32) / np.float32(255)
-    values = (values - np.array(preprocessing.mean, np.float32)) / np.array(preprocessing.std, np.float32)
+    mean = np.array(preprocessing.mean, np.float32)
+    std = np.array(preprocessing.std, np.float32)
+    values: NDArray[np.float32] = (np.asarray(fitted, np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(values.transpose(2, 0, 1))[None]
 
 

@@ -155,7 +155,9 @@ def schedule_from_resolution(resolution: Resolution, vocabulary: Vocabulary) -> 
     """The compiled programs. Raises InvalidBundleError if they name what is unknown or do not fill the grids."""
     name = resolution.name
     if min(resolution.width, resolution.height) < 1 or not resolution.grids:
-        raise InvalidBundleError(f"{name}: got {resolution.width}x{resolution.height} and no grid, expected a picture")
+        raise InvalidBundleError(
+            f"{name}: got {resolution.width}x{resolution.height} and {len(resolution.grids)} grids, expected a picture"
+        )
     segments = tuple(vocabulary.segment(f"level{level}") for level in range(len(resolution.grids)))
     steps, trailing = _steps(resolution, segments, vocabulary)
     return Schedule(

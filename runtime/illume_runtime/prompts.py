@@ -1,0 +1,157 @@
+"""What the model reads before it answers: control tokens, text and places for pictures.
+
+A conversation is `begin`, then for each turn `user`, the answer, `end` (docs/bundle.md, Prompts). A prompt ends where
+the answer begins. Guidance needs a second prompt with the same pictures and without what the user said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from illume_runtime.errors import UsageError
+from illume_runtime.manifest import ControlPart, Prompts, Template, Vocabulary
+from illume_runtime.schedule import TokenRun
+from illume_runtime.text import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSlot:
+    """The place of the request's picture number `index`, which is read as continuous embeddings (`input_block`)."""
+
+    index: int
+
+
+Part = TokenRun | PictureSlot
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Parts in order; runs of tokens never stand side by side."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def num_pictures(self) -> int:
+        """How many places for pictures it has."""
+        return sum(isinstance(part, PictureSlot) for part in self.parts)
+
+    def num_tokens(self, num_input_tokens: int) -> int:
+        """Places that it takes in the context, if a picture takes `num_input_tokens`."""
+        return sum(len(part.ids) if isinstance(part, TokenRun) else num_input_tokens for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedPrompt:
+    """A prompt and the same one without what the user said: the two sides of guidance."""
+
+    conditional: Prompt
+    unconditional: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """What a user says: text, and pictures in order, each one a place or the tokens of a drawn picture."""
+
+    text: str
+    pictures: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTurn:
+    """What the model answered: text, or the tokens of a drawn picture."""
+
+    answer: str | TokenRun
+
+
+class PromptWriter:
+    """Writes the prompts of one bundle."""
+
+    def __init__(self, prompts: Prompts, vocabulary: Vocabulary, tokenizer: TextTokenizer) -> None:
+        self._prompts = prompts
+        self._vocabulary = vocabulary
+        self._tokenizer = tokenizer
+
+    def describe(self, question: str | None = None) -> Prompt:
+        """A question about one picture; None asks what the bundle asks by default. Raises UsageError if it is blank."""
+        text = self._default("describe") if question is None else _checked(question, "the question")
+        return self._conversation([UserTurn(text, (PictureSlot(0),))], unconditional=False)
+
+    def draw(self, prompt: str) -> GuidedPrompt:
+        """A picture from text. Raises UsageError if the text is blank."""
+        return self._guided([UserTurn(_checked(prompt, "the prompt"))])
+
+    def edit(self, instruction: str) -> GuidedPrompt:
+        """A change of one picture. Raises UsageError if the instruction is blank."""
+        return self._guided([UserTurn(_checked(instruction, "the instruction"), (PictureSlot(0),))])
+
+    def reconstruct(self) -> GuidedPrompt:
+        """The same picture again."""
+        return self._guided([UserTurn(self._default("reconstruct"), (PictureSlot(0),))])
+
+    def chat(self, turns: Sequence[UserTurn | AnswerTurn]) -> GuidedPrompt:
+        """A conversation that the model answers next. Raises UsageError unless users and answers take turns.
+
+        The unconditional side leaves out what the user said in all turns; answers and pictures stay.
+        """
+        if not turns or not isinstance(turns[-1], UserTurn):
+            raise UsageError("the conversation does not end with the user's turn; add one to be answered")
+        for number, turn in enumerate(turns):
+            if isinstance(turn, UserTurn) != (number % 2 == 0):
+                raise UsageError(f"turn {number} of the conversation is out of order; user and assistant take turns")
+            if isinstance(turn, UserTurn) and not turn.pictures:
+                _checked(turn.text, f"turn {number} of the conversation")
+        return self._guided(turns)
+
+    def _guided(self, turns: Sequence[UserTurn | AnswerTurn]) -> GuidedPrompt:
+        return GuidedPrompt(
+            self._conversation(turns, unconditional=False), self._conversation(turns, unconditional=True)
+        )
+
+    def _conversation(self, turns: Sequence[UserTurn | AnswerTurn], *, unconditional: bool) -> Prompt:
+        """The prompt; `unconditional` puts `unconditional_text` in place of what the user said."""
+        parts = self._filled(self._prompts.begin, "", ())
+        for turn in turns:
+            if isinstance(turn, UserTurn):
+                text = self._prompts.unconditional_text if unconditional else turn.text
+                parts += self._filled(self._prompts.user, text, turn.pictures)
+            else:
+                parts.append(self._text(turn.answer) if isinstance(turn.answer, str) else turn.answer)
+                parts += self._filled(self._prompts.end, "", ())
+        return Prompt(_joined(parts))
+
+    def _filled(self, template: Template, text: str, pictures: Sequence[Part]) -> list[Part]:
+        parts: list[Part] = []
+        for part in template:
+            if isinstance(part, ControlPart):
+                parts.append(TokenRun((self._vocabulary.control(part.control),)))
+            elif part.slot == "text":
+                parts.append(self._text(text))
+            else:
+                parts += pictures
+        return parts
+
+    def _text(self, text: str) -> TokenRun:
+        return TokenRun(tuple(self._tokenizer.encode(text)))
+
+    def _default(self, task: str) -> str:
+        if task not in self._prompts.defaults:
+            raise UsageError(f"this bundle has no default text to {task}; say what you want")
+        return self._prompts.defaults[task]
+
+
+def _checked(text: str, what: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{what} is empty; say what you want")
+    return text
+
+
+def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The parts with runs of tokens that stand side by side made one, and empty ones left out."""
+    joined: list[Part] = []
+    for part in parts:
+        if isinstance(part, TokenRun) and joined and isinstance(joined[-1], TokenRun):
+            joined[-1] = TokenRun(joined[-1].ids + part.ids)
+        elif not isinstance(part, TokenRun) or part.ids:
+            joined.append(part)
+    return tuple(joined)
