@@ -1,0 +1,85 @@
+"""Answers in words: a batch of prompts, decoded until every one has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from illume_kernels.oracle import repetition_penalty, sample
+from illume_runtime.decoder import Embeds, TokenEngine
+from illume_runtime.errors import EngineError
+from illume_runtime.manifest import Vocabulary
+from illume_runtime.results import Answer, Cancel, OnText
+from illume_runtime.sampling import TextSampling, params_of_rows
+from illume_runtime.text import TextTokenizer
+from illume_runtime.trace import Tracer
+
+
+@dataclass(slots=True)
+class _Row:
+    ids: list[int] = field(default_factory=list)
+    finish: Literal["end", "length", "cancelled"] | None = None
+
+
+def answer_rows(
+    engine: TokenEngine,
+    tokenizer: TextTokenizer,
+    vocabulary: Vocabulary,
+    rows: Sequence[Embeds],
+    sampling: TextSampling,
+    *,
+    tracer: Tracer,
+    may_draw: bool,
+    on_text: OnText | None,
+    cancel: Cancel | None,
+) -> list[Answer] | None:
+    """One answer per row; None if `may_draw` and the (only) row begins a picture instead of words.
+
+    `sampling` has no None left. `on_text` gets the first row's text as it comes.
+    """
+    segment = vocabulary.segment("text")
+    end, opening = (vocabulary.control(name) - segment.start for name in ("end", "start_of_image"))
+    limit = sampling.max_tokens or 1
+    penalty = 1.0 if sampling.repetition_penalty is None else float(sampling.repetition_penalty)
+    params = params_of_rows(sampling, list(range(len(rows))))
+    states = [_Row() for _ in rows]
+    stream = tokenizer.stream() if on_text is not None else None
+    seen = np.full((len(rows), limit), -1, np.int64)
+    hidden = engine.start(rows, max(map(len, rows)) + limit)
+    for k in range(limit):
+        if cancel is not None and cancel():
+            for state in states:
+                state.finish = state.finish or "cancelled"
+            break
+        logits = engine.logits("text", hidden, 1.0)
+        with tracer.span("sample.text", num_bytes=logits.nbytes):
+            if penalty != 1.0:
+                logits = repetition_penalty(logits, seen, penalty)
+            tokens = sample(logits, params.at_step(k), banned=None if may_draw and k == 0 else [opening])
+        if tokens.min() < 0:
+            raise EngineError(f"head_text: no token can be drawn at step {k}; the logits are not finite")
+        if may_draw and k == 0 and tokens[0] == opening:
+            return None
+        seen[:, k] = tokens
+        for row, (state, token) in enumerate(zip(states, tokens.tolist(), strict=True)):
+            if state.finish is None and token == end:
+                state.finish = "end"
+            elif state.finish is None:
+                state.ids.append(token + segment.start)
+                if row == 0 and stream is not None and on_text is not None:
+                    _emit(stream.push(token + segment.start), on_text)
+        if all(state.finish for state in states):
+            break
+        if k + 1 < limit:
+            hidden = engine.step(tokens[:, None] + segment.start, "text")
+    if stream is not None and on_text is not None:
+        _emit(stream.finish(), on_text)
+    return [Answer(tokenizer.decode(s.ids), tuple(s.ids), s.finish or "length") for s in states]
+
+
+def _emit(text: str, on_text: OnText) -> None:
+    if text:
+        on_text(text)

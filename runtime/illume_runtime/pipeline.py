@@ -1,0 +1,335 @@
+"""The pipeline: describe, chat, draw, edit, reconstruct, from one bundle.
+
+A batch (`draw_many` and its kin) gives each request its place as number for the seed, so that a picture depends on
+(seed, number, prompt) and the logits alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from illume_runtime.answering import answer_rows
+from illume_runtime.bundle import Bundle
+from illume_runtime.conversation import conversation_from_messages
+from illume_runtime.decoder import Embeds, TokenEngine
+from illume_runtime.detokenizing import pixels_of_codes
+from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.errors import UsageError
+from illume_runtime.images import Source, image_from_pixels, open_image, pixels_from_image, unfit
+from illume_runtime.limits import MAX_DRAW_BATCH
+from illume_runtime.prompting import check_context, embeds_of_prompt
+from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter
+from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
+from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
+from illume_runtime.schedule import Codes, schedule_from_grammar
+from illume_runtime.stages import Stages
+from illume_runtime.text import tokenizer_from_bundle
+from illume_runtime.trace import NULL_TRACER, Tracer
+
+__all__ = ["Answer", "ImageSampling", "Picture", "Pipeline", "Progress", "Reply", "TextSampling"]
+
+ImageEmbeds = NDArray[np.float32]
+
+
+class Pipeline:
+    """A loaded bundle. Stages load when they are first used; one request (or batch) runs at a time."""
+
+    def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tracer: Tracer) -> None:
+        self.bundle = bundle
+        self.tracer = tracer
+        self._stages = Stages(bundle, device, threads, tracer)
+        self._tokenizer = tokenizer_from_bundle(bundle)
+        self._writer = PromptWriter(bundle.prompts, bundle.vocabulary, self._tokenizer)
+        self._schedule = schedule_from_grammar(bundle.grammar, bundle.vocabulary)
+        self._engine = TokenEngine(self._stages)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | Bundle,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        tracer: Tracer = NULL_TRACER,
+        verify: bool = True,
+    ) -> Pipeline:
+        """The pipeline of a bundle on the device asked for. Raises what `Bundle.open` and the device raise."""
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads: got {threads}, expected at least 1")
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
+        pipeline = cls(opened, device=device, threads=threads, tracer=tracer)
+        _ = pipeline._stages["decoder"]  # so that a device that cannot be used is an error now
+        return pipeline
+
+    def describe(
+        self,
+        image: Source,
+        question: str | None = None,
+        *,
+        sampling: TextSampling | None = None,
+        on_text: OnText | None = None,
+        cancel: Cancel | None = None,
+    ) -> Answer:
+        """The answer to a question about an image; `on_text` gets it piece by piece."""
+        return self._describe([image], [question], sampling, on_text, cancel)[0]
+
+    def describe_many(
+        self, images: Sequence[Source], questions: Sequence[str | None], *, sampling: TextSampling | None = None
+    ) -> list[Answer]:
+        """One answer per image and question, decoded as one batch."""
+        return self._describe(images, questions, sampling, None, None)
+
+    def draw(
+        self,
+        prompt: str,
+        *,
+        n: int = 1,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> list[Picture]:
+        """`n` pictures of a prompt, drawn as one batch."""
+        return self.draw_many([prompt] * _checked_count(n), sampling=sampling, on_progress=on_progress, cancel=cancel)
+
+    def draw_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> list[Picture]:
+        """One picture per prompt."""
+        guided = [self._writer.draw(prompt) for prompt in prompts]
+        return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
+
+    def edit(
+        self,
+        image: Source,
+        instruction: str,
+        *,
+        n: int = 1,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> list[Picture]:
+        """`n` versions of an image changed as the instruction says, in the size of the image."""
+        count = _checked_count(n)
+        return self.edit_many(
+            [image] * count, [instruction] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+        )
+
+    def edit_many(
+        self,
+        images: Sequence[Source],
+        instructions: Sequence[str],
+        *,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> list[Picture]:
+        """One edited picture per image and instruction."""
+        guided = [self._writer.edit(instruction) for instruction in instructions]
+        opened = _opened(images)
+        embeds = [[e] for e in self._image_embeds(opened)]
+        return self._pictures("edit", instructions, guided, embeds, opened, sampling, on_progress, cancel)
+
+    def reconstruct(
+        self,
+        image: Source,
+        *,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> Picture:
+        """An image through its own visual tokens and back, in its own size; the language model takes no part."""
+        return self.reconstruct_many([image], sampling=sampling, on_progress=on_progress, cancel=cancel)[0]
+
+    def reconstruct_many(
+        self,
+        images: Sequence[Source],
+        *,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> list[Picture]:
+        """One reconstruction per image."""
+        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, "reconstruct")
+        opened = _opened(images)
+        pictures: list[Picture] = []
+        for first in range(0, len(opened), MAX_DRAW_BATCH):
+            part = opened[first : first + MAX_DRAW_BATCH]
+            ids = self._stages.run("image_tokenizer", {"pixel_values": self._pixels(part)})["codes"]
+            codes: list[Codes] = [(one.astype(np.int64),) for one in ids]
+            requests = list(range(first, first + len(part)))
+            pictures += self._rendered(codes, requests, [""] * len(part), part, full, on_progress, cancel)
+        return pictures
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        sampling: TextSampling | None = None,
+        image_sampling: ImageSampling | None = None,
+        on_text: OnText | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> Reply:
+        """The next turn of a conversation: words, or a picture where the model begins one.
+
+        A message is {"role": "user" | "assistant", "content": [str | image | Picture, ...]}. A Picture that was drawn
+        before re-enters as its visual tokens, any other image as the vision encoder sees it.
+        """
+        turns, images = conversation_from_messages(messages, self._schedule)
+        guided = self._writer.chat(turns)
+        opened = _opened(images)
+        embeds = list(self._image_embeds(opened)) if opened else []
+        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
+        row = self._embeds(guided.conditional, embeds)
+        check_context(len(row), full.max_tokens or 1, self.bundle.model.max_context, "the answer")
+        answers = answer_rows(
+            self._engine,
+            self._tokenizer,
+            self.bundle.vocabulary,
+            [row],
+            full,
+            tracer=self.tracer,
+            may_draw=True,
+            on_text=on_text,
+            cancel=cancel,
+        )
+        if answers is not None:
+            return Reply(answers[0].text, None)
+        prompt = turns[-1].text if hasattr(turns[-1], "text") else ""
+        task = "edit" if opened else "draw"
+        (picture,) = self._pictures(
+            task, [prompt], [guided], [embeds], opened[-1:] or None, image_sampling, on_progress, cancel
+        )
+        return Reply("", picture)
+
+    def _describe(
+        self,
+        images: Sequence[Source],
+        questions: Sequence[str | None],
+        sampling: TextSampling | None,
+        on_text: OnText | None,
+        cancel: Cancel | None,
+    ) -> list[Answer]:
+        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
+        prompts = [self._writer.describe(question) for question in questions]
+        answers: list[Answer] = []
+        for first in range(0, len(prompts), MAX_DRAW_BATCH):
+            part = slice(first, first + MAX_DRAW_BATCH)
+            embeds = self._image_embeds(_opened(images[part]))
+            rows = [self._embeds(p, [e]) for p, e in zip(prompts[part], embeds, strict=True)]
+            longest = max(map(len, rows))
+            check_context(longest, full.max_tokens or 1, self.bundle.model.max_context, "the answer")
+            answered = answer_rows(
+                self._engine,
+                self._tokenizer,
+                self.bundle.vocabulary,
+                rows,
+                full,
+                tracer=self.tracer,
+                may_draw=False,
+                on_text=on_text,
+                cancel=cancel,
+            )
+            answers += answered or []
+        return answers
+
+    def _pictures(
+        self,
+        task: str,
+        texts: Sequence[str],
+        prompts: Sequence[GuidedPrompt],
+        embeds: Sequence[Sequence[ImageEmbeds]],
+        sources: Sequence[Image.Image] | None,
+        sampling: ImageSampling | None,
+        on_progress: OnProgress | None,
+        cancel: Cancel | None,
+    ) -> list[Picture]:
+        """Pictures of guided prompts, in batches; `sources` are the images whose sizes the results get back."""
+        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
+        requests = []
+        for number, (prompt, images) in enumerate(zip(prompts, embeds, strict=True)):
+            rows = (self._embeds(prompt.conditional, images), self._embeds(prompt.unconditional, images))
+            longest = max(map(len, rows))
+            check_context(longest, self._schedule.num_tokens, self.bundle.model.max_context, "the picture")
+            requests.append(TokenRequest(*rows, number))
+        color = self.bundle.table("code_color") if "code_color" in self.bundle.manifest.tables else None
+        pictures: list[Picture] = []
+        for first in range(0, len(requests), MAX_DRAW_BATCH):
+            part = slice(first, first + MAX_DRAW_BATCH)
+            codes = draw_codes(
+                self._engine,
+                self._schedule,
+                requests[part],
+                full,
+                tracer=self.tracer,
+                code_color=color,
+                on_progress=on_progress,
+                cancel=cancel,
+            )
+            numbers = [r.request for r in requests[part]]
+            originals = sources[part] if sources is not None else None
+            pictures += self._rendered(codes, numbers, texts[part], originals, full, on_progress, cancel)
+        return pictures
+
+    def _rendered(
+        self,
+        codes: Sequence[Codes],
+        requests: Sequence[int],
+        texts: Sequence[str],
+        sources: Sequence[Image.Image] | None,
+        sampling: ImageSampling,
+        on_progress: OnProgress | None,
+        cancel: Cancel | None,
+    ) -> list[Picture]:
+        pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
+        images = [image_from_pixels(one) for one in pixels]
+        if sources is not None:
+            images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
+        return [
+            Picture(image, one, text, sampling.seed, request)
+            for image, one, text, request in zip(images, codes, texts, requests, strict=True)
+        ]
+
+    def _embeds(self, prompt: Prompt, images: Sequence[ImageEmbeds]) -> Embeds:
+        with self.tracer.span("embed"):
+            return embeds_of_prompt(self._engine, prompt, self._schedule, images)
+
+    def _image_embeds(self, images: Sequence[Image.Image]) -> list[ImageEmbeds]:
+        """Image embeddings [N, D] of each image; an image that stands there more than once is encoded once."""
+        unique = list({id(image): image for image in images}.values())
+        encoded: dict[int, ImageEmbeds] = {}
+        for first in range(0, len(unique), MAX_DRAW_BATCH):
+            part = unique[first : first + MAX_DRAW_BATCH]
+            out = self._stages.run("vision_encoder", {"pixel_values": self._pixels(part)})["image_embeds"]
+            encoded.update(zip(map(id, part), out.astype(np.float32, copy=False), strict=True))
+        return [encoded[id(image)] for image in images]
+
+    def _pixels(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        with self.tracer.span("preprocess"):
+            return np.concatenate([pixels_from_image(image, self.bundle.preprocessing) for image in images])
+
+
+def _opened(images: Sequence[Source]) -> list[Image.Image]:
+    """The images, each source opened once."""
+    known: dict[int, Image.Image] = {}
+    for source in images:
+        if id(source) not in known:
+            known[id(source)] = open_image(source)
+    return [known[id(source)] for source in images]
+
+
+def _checked_count(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_DRAW_BATCH:
+        raise UsageError(f"n: got {n!r}, expected a whole number from 1 to {MAX_DRAW_BATCH}")
+    return n

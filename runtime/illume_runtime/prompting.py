@@ -1,0 +1,45 @@
+"""Prompts as embeddings: token runs looked up in the table, pictures as what the vision encoder made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from illume_runtime.decoder import Embeds, TokenEngine
+from illume_runtime.errors import InvalidBundleError, UsageError
+from illume_runtime.prompts import Prompt
+from illume_runtime.schedule import Schedule, TokenRun
+
+
+def embeds_of_prompt(
+    engine: TokenEngine, prompt: Prompt, schedule: Schedule, pictures: Sequence[NDArray[np.float32]]
+) -> Embeds:
+    """Embeddings [T, D] of a prompt; `pictures` are image embeddings [N, D] by slot."""
+    parts: list[Embeds] = []
+    for part in prompt.parts:
+        if isinstance(part, TokenRun):
+            parts.append(engine.embed(part.ids))
+            continue
+        picture, used = pictures[part.index], 0
+        for run in schedule.input_block:
+            if isinstance(run, TokenRun):
+                parts.append(engine.embed(run.ids))
+            else:
+                parts.append(picture[used : used + run.count])
+                used += run.count
+        if used != len(picture):
+            raise InvalidBundleError(
+                f"grammar: the input program embeds {used} places, the vision encoder gives {len(picture)}"
+            )
+    return np.concatenate(parts)
+
+
+def check_context(num_prompt: int, num_new: int, max_context: int, what: str) -> None:
+    """Raises UsageError where a prompt and what is to follow it do not fit the context."""
+    if num_prompt + num_new > max_context:
+        raise UsageError(
+            f"the prompt has {num_prompt} tokens and {what} needs {num_new}, but the context holds {max_context}; "
+            f"shorten the prompt to {max(max_context - num_new, 0)} tokens"
+        )
