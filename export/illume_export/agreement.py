@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 from PIL import Image
 
 from illume_export.greedy import GreedyPipeline, GreedyTokens
 from illume_export.pictures import drawn_pictures
+from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 
 TIE = 1e-2  # logits: where the best two are nearer than their rounding, either choice is right
 GUIDANCE = 2.0

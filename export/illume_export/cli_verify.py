@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from illume_runtime.bundle import Bundle
-from illume_runtime.pipeline import Pipeline
 
 from illume_export.agreement import Agreement, agreements
 from illume_export.checkpoint import Checkpoint
 from illume_export.families import family_from_folder
 from illume_export.parity import max_abs_error, run_from_onnx
+from illume_runtime.bundle import Bundle
 from illume_runtime.cli.output import print_result
 from illume_runtime.cli.parser import add_json, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import table
 from illume_runtime.errors import QualityError, UsageError
+from illume_runtime.pipeline import Pipeline
 
 REQUESTS_PER_KIND = 2
 KINDS = 3

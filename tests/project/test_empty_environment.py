@@ -37,7 +37,7 @@ assert not set({blocked!r}) & set(sys.modules)
     ("packages", "least"),
     [
         (("illume_kernels", "illume_runtime"), 20),
-        (("illume_training.world", "illume_training.evaluation"), 8),
+        (("illume_training.world", "illume_training.evaluation"), 5),
     ],
     ids=["device", "evaluation"],
 )

@@ -10,9 +10,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from illume_runtime.errors import InvalidCheckpointError
-
 from illume_export.json_object import json_object_from_file
+from illume_runtime.errors import InvalidCheckpointError
 
 FAMILIES: dict[str, str] = {
     "illume": "illume_export.families.illume",

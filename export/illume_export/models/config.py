@@ -145,9 +145,7 @@ def _from_mapping(cls: type[T], data: object, where: str) -> T:
     unknown = sorted(set(data) - set(hints))
     missing = sorted(set(hints) - set(data))
     if unknown or missing:
-        raise ValueError(
-            f"{where}: unknown keys {unknown}, missing keys {missing}; expected exactly {sorted(hints)}"
-        )
+        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}; expected exactly {sorted(hints)}")
     return cls(**{key: _checked(hint, data[key], f"{where}.{key}") for key, hint in hints.items()})
 
 

@@ -52,9 +52,7 @@ class Denoiser(nn.Module):
         self.rates: Tensor
         self.time = Mlp(c.time_channels, c.hidden_size, c.hidden_size)
         self.modulate = nn.Linear(c.hidden_size, 6 * c.hidden_size)
-        self.blocks = nn.ModuleList(
-            ModulatedBlock(c.hidden_size, c.num_heads, c.mlp_size) for _ in range(c.num_layers)
-        )
+        self.blocks = nn.ModuleList(ModulatedBlock(c.hidden_size, c.num_heads, c.mlp_size) for _ in range(c.num_layers))
         self.norm = nn.LayerNorm(c.hidden_size)
         self.out = nn.Linear(c.hidden_size, self.patch_channels)
 

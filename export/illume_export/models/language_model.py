@@ -56,9 +56,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         q, k, v = self.project(x)
-        y = F.scaled_dot_product_attention(
-            rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True, enable_gqa=True
-        )
+        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True, enable_gqa=True)
         return self.merge(y)
 
 
@@ -120,8 +118,7 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """Head [V, D]: the embedding table itself where the two are tied."""
-        weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
-        return weight
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [B, T, D] of ids [B, T]."""

@@ -51,8 +51,8 @@ def page_html(results: Results, profile: dict[str, Any]) -> str:
     """The whole page from the pictures and answers and the object of `illume profile --json`."""
     machine, limits = profile["machine"], profile["limits"]
     facts = (
-        f"{machine['cpu']}, {limits['threads']} threads, reads {limits['memory_bytes_per_s'] / 1e9:.0f} GB/s and computes "
-        f"{limits['float32_flops_per_s'] / 1e9:.0f} GFLOP/s in float32 (measured). "
+        f"{machine['cpu']}, {limits['threads']} threads, reads {limits['memory_bytes_per_s'] / 1e9:.0f} GB/s "
+        f"and computes {limits['float32_flops_per_s'] / 1e9:.0f} GFLOP/s in float32 (measured). "
         f"Loaded in {profile['load_ms']:.0f} ms, peak memory {profile['peak_memory_bytes'] / 1e6:.0f} MB"
     )
     if profile["cold_start_ms"]:

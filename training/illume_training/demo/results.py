@@ -1,4 +1,4 @@
-"""What the demonstration collects: questions, drawings, edits, reconstructions. Pictures are PNG files in one folder."""
+"""What the demonstration shows: pictures, answers and times, collected by running a bundle as a caller would."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from illume_runtime.files import atomic_write
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from illume_export.models import Illume
+from illume_runtime.files import atomic_write
 
 
 def checkpoint_from_model(
