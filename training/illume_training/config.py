@@ -31,7 +31,8 @@ class TrainingConfig:
     seed: int
     run: Path
     output: Path
-    mixed_precision: bool
+    mixed_precision: bool  # matrix products in bfloat16, on a GPU
+    compile: bool  # torch.compile where it was measured to help
     phases: dict[str, PhaseConfig]
 
 
@@ -43,7 +44,7 @@ def training_config_from_file(path: Path) -> TrainingConfig:
         raise UsageError(f"{path}: no such file; expected a training configuration such as illume-tiny.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
-    _expect_keys(path, "", data, {"seed", "run", "output", "mixed_precision", "phases"})
+    _expect_keys(path, "", data, {"seed", "run", "output", "mixed_precision", "compile", "phases"})
     phases = data["phases"]
     _expect_keys(path, "phases", phases, set(PHASES))
     return TrainingConfig(
@@ -51,6 +52,7 @@ def training_config_from_file(path: Path) -> TrainingConfig:
         Path(data["run"]),
         Path(data["output"]),
         bool(data["mixed_precision"]),
+        bool(data["compile"]),
         {name: _phase(path, name, phases[name]) for name in PHASES},
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from illume_export.models.denoiser import Denoiser
-
 
 def flow_loss(
-    denoiser: Denoiser, latents: Tensor, code_map: Tensor, *, drop: float, seed: int
+    denoiser: Callable[[Tensor, Tensor, Tensor], Tensor], latents: Tensor, code_map: Tensor, *, drop: float, seed: int
 ) -> tuple[Tensor, dict[str, float]]:
     """Squared error of the velocity at random times; `drop` of the rows have no condition (zeros).
 

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from illume_training.muon import Muon, hidden_matrices
+
 Batch = TypeVar("Batch")
 
 
@@ -25,17 +27,18 @@ class Schedule:
     steps: int
     batch_size: int
     learning_rate: float
+    muon_rate: float = 0.0  # learning rate of Muon for the matrices of hidden layers; 0: AdamW for all
     warmup: int = 100
     weight_decay: float = 0.01
     ema: float = 0.0  # decay of the averaged weights; 0: none
     save_every_s: float = 60.0
 
-    def rate(self, step: int) -> float:
-        """Learning rate at `step`: linear warm-up, then a cosine down to 2 %."""
+    def share(self, step: int) -> float:
+        """Share of the learning rates at `step`: linear warm-up, then a cosine down to 2 %."""
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.learning_rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))))
+        return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +63,21 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     partial = folder / f"{phase.name}.partial.pt"
     module, schedule = phase.module.to(device), phase.schedule
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    decayed = [p for p in trained.values() if p.ndim >= 2]
-    plain = [p for p in trained.values() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    optimizers = _optimizers(module, trained, schedule)
     average: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()} if schedule.ema else {}
     start = 0
     if partial.exists():
         state = torch.load(partial, map_location=device, weights_only=True)
         module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
         average, start = state["average"], int(state["step"])
         log(f"{phase.name}: resumed at step {start}")
 
     def save(step: int) -> None:
         state = {
             "module": module.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "average": average,
             "step": step,
         }
@@ -91,14 +89,16 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     module.train()
     bar = tqdm(total=schedule.steps, initial=start, desc=phase.name, mininterval=5.0, smoothing=0.05)
     for step, batch in _prefetched(phase.batch, start, schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
         torch.manual_seed(step)
         loss, figures = phase.loss(batch, step)
-        optimizer.zero_grad(set_to_none=True)
+        for p in trained.values():
+            p.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule.share(step)
+            optimizer.step()
         if average:
             decay = min(schedule.ema, (step + 1) / (step + 10))
             with torch.no_grad():
@@ -118,6 +118,27 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     save_file({name: t.contiguous().cpu() for name, t in module.state_dict().items()}, temporary)
     temporary.replace(final)
     partial.unlink(missing_ok=True)
+
+
+def _optimizers(module: nn.Module, trained: dict[str, nn.Parameter], schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """AdamW for all that is trained; where the schedule names a rate for Muon, that for hidden matrices instead."""
+    matrices = hidden_matrices(module) if schedule.muon_rate else {}
+    rest = [p for name, p in trained.items() if name not in matrices]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": schedule.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if matrices:
+        optimizers.append(Muon(matrices.values(), lr=schedule.muon_rate, weight_decay=schedule.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
 
 
 def _prefetched(make: Callable[[int], Batch], start: int, end: int) -> Iterator[tuple[int, Batch]]:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
@@ -30,6 +31,8 @@ from illume_training.loop import Phase, run_phase
 from illume_training.quantizer import QuantizerTrainer, color_of_codes
 from illume_training.tokenizer import train_tokenizer
 from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, vision_batch
+
+LATENT_POOL = 8192  # pictures that the denoiser learns from
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
@@ -111,7 +114,7 @@ class Recipe:
         self._module(name).to(self.device).load_state_dict(load_file(path))
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.config.mixed_precision:
+        if self.config.mixed_precision and self.device.type == "cuda":  # few CPUs have bfloat16 in hardware
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
@@ -174,20 +177,41 @@ class Recipe:
             self._replace("vae", model.vae)
             self._paint_codes()
 
-        @torch.no_grad()
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            pixels, _, _ = self._pictures("denoiser", step)
-            codes = model.image_tokenizer.encode(model.vision_encoder(pixels))
-            with self._precision():
-                latents = model.vae.encode(pixels).float()
-            return latents, model.image_tokenizer.code_map(codes)
+        latents, codes = self._latent_pool()
+        denoiser = torch.compile(model.denoiser) if self.config.compile else model.denoiser
+        size = self.config.phases["denoiser"].schedule.batch_size
 
-        self._phase(
-            "denoiser",
-            model.denoiser,
-            batch,
-            lambda data, step: flow_loss(model.denoiser, *data, drop=0.1, seed=self.config.seed * 1_000_003 + step),
-        )
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_033 + step)
+            picks = torch.randint(len(latents), (size,), generator=generator)
+            return latents[picks].float().to(self.device), codes[picks].long().to(self.device)
+
+        def loss(data: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            code_map = model.image_tokenizer.code_map(data[1])
+            return flow_loss(denoiser, data[0], code_map, drop=0.1, seed=self.config.seed * 1_000_003 + step)
+
+        self._phase("denoiser", model.denoiser, batch, loss)
+
+    @torch.no_grad()
+    def _latent_pool(self) -> tuple[Tensor, Tensor]:
+        """Latents float16 and codes int16 of LATENT_POOL pictures, encoded once: encoding costs as much as a step."""
+        path = self.config.run / "latents.safetensors"
+        if not path.exists():
+            parts = []
+            for part in tqdm(range(LATENT_POOL // 64), desc="latents", mininterval=5.0):
+                pictures, _, _ = vision_batch(f"{self.config.seed}-denoiser-{part}", "train", 64)
+                pixels = pixels_from_pictures(pictures).to(self.device)
+                codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
+                with self._precision():
+                    latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
+                parts.append((latents.half().cpu(), codes.short().cpu()))
+            temporary = path.with_suffix(".tmp")
+            save_file(
+                {"latents": torch.cat([p[0] for p in parts]), "codes": torch.cat([p[1] for p in parts])}, temporary
+            )
+            temporary.replace(path)
+        pool = load_file(path)
+        return pool["latents"], pool["codes"]
 
     def _train_stage1(self) -> None:
         self._stage("stage1")

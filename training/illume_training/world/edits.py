@@ -39,7 +39,7 @@ def sample_edit(rng: Random, split: Split, kind: str | None = None) -> Edit:
     while True:
         source = sample_scene(rng, split, style=None if chosen == "complete" else "plain")
         edit = makers[chosen](source, rng)
-        if edit is not None and edit.target.split == split:
+        if edit is not None and edit.target.split == split and edit.target.is_visible:
             return edit
 
 

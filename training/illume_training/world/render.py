@@ -19,12 +19,12 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114])  # BT.601
 def render(scene: Scene, mask: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
     """The picture of `scene`; `mask` = (left, top, side) in pixels covers a square with a checkerboard."""
     sepia = scene.style == "sepia"
-    picture = _background(scene.background, sepia).copy()
+    picture = background_picture(scene.background, sepia).copy()
     for o in scene.objects:
-        alpha = _coverage(o.shape, o.size, scene.style == "outline")
+        alpha = coverage(o.shape, o.size, scene.style == "outline")
         side = alpha.shape[0] // 2
         window = picture[o.y - side : o.y + side + 1, o.x - side : o.x + side + 1]
-        window[:] = np.rint(window + alpha * (_tinted(COLORS[o.color], sepia) - window))
+        window[:] = np.rint(window + alpha * (tinted(COLORS[o.color], sepia) - window))
     if mask is not None:
         left, top, side = mask
         y0, x0 = max(top, 0), max(left, 0)
@@ -34,15 +34,17 @@ def render(scene: Scene, mask: tuple[int, int, int] | None = None) -> NDArray[np
     return picture
 
 
-def _tinted(rgb: tuple[int, int, int], sepia: bool) -> NDArray[np.float32]:
+def tinted(rgb: tuple[int, int, int], sepia: bool) -> NDArray[np.float32]:
+    """The colour [3] as a picture shows it, 0..255."""
     color = np.array(rgb, np.float64)
     return (_SEPIA * (_LUMA @ color) if sepia else color).astype(np.float32)
 
 
 @cache
-def _background(background: Background, sepia: bool) -> NDArray[np.uint8]:
-    first = _tinted(TONES[background.first], sepia)
-    second = _tinted(TONES[background.second or background.first], sepia)
+def background_picture(background: Background, sepia: bool) -> NDArray[np.uint8]:
+    """[256, 256, 3] without objects; shared, so copy it before drawing."""
+    first = tinted(TONES[background.first], sepia)
+    second = tinted(TONES[background.second or background.first], sepia)
     ramp = np.linspace(0.0, 1.0, IMAGE_SIZE, dtype=np.float32)[:, None]
     line = first + ramp * (second - first)  # [256, 3]
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -51,7 +53,7 @@ def _background(background: Background, sepia: bool) -> NDArray[np.uint8]:
 
 
 @cache
-def _coverage(shape: str, size: str, outline: bool) -> NDArray[np.float32]:
+def coverage(shape: str, size: str, outline: bool) -> NDArray[np.float32]:
     """Share of each pixel that the shape covers, [2 r + 5, 2 r + 5, 1], centred."""
     radius = SIZES[size]
     half = radius + 2

@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from illume_training.world.palette import CELL, COLORS, GRADIENTS, HELD_OUT, INNER, JITTER, SHAPES, SIZES, STYLES, TONES
+from illume_training.world.palette import (
+    CELL,
+    COLORS,
+    GRADIENTS,
+    HELD_OUT,
+    IMAGE_SIZE,
+    INNER,
+    JITTER,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TONES,
+)
 
 Split = Literal["train", "validation", "test", "held_out"]
+MIN_CONTRAST: Final = 30  # of brightness, 0..255
 _GAP: Final = 6  # pixels kept free between two objects
 
 
@@ -61,6 +74,14 @@ class Background:
     second: str | None = None
     direction: Literal["down", "right"] = "down"
 
+    def lumas_under(self, o: SceneObject) -> tuple[float, float]:
+        """Brightness 0..255 at the two ends of the ground that an object covers."""
+        first, second = (_luma(TONES[tone]) for tone in (self.first, self.second or self.first))
+        centre = o.y if self.direction == "down" else o.x
+        ends = ((centre + side * o.radius) / IMAGE_SIZE for side in (-1, 1))
+        low, high = (first + end * (second - first) for end in ends)
+        return low, high
+
 
 BACKGROUNDS: Final = (
     *(Background(tone) for tone in TONES),
@@ -82,6 +103,17 @@ class Scene:
         cells = [(o.row, o.column, o.shape, o.color, o.size) for o in self.objects]
         digest = hashlib.sha256(repr((cells, self.background.first, self.background.second)).encode()).digest()
         return int.from_bytes(digest[:8], "little")
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether every object stands out: in sepia only its brightness can make it."""
+        if self.style != "sepia":
+            return True
+        return all(
+            abs(_luma(COLORS[o.color]) - luma) >= MIN_CONTRAST
+            for o in self.objects
+            for luma in self.background.lumas_under(o)
+        )
 
     @property
     def split(self) -> Split:
@@ -147,4 +179,10 @@ def _propose(rng: Random, split: Split, count: int, style: str | None) -> Scene 
         objects.append(new)
     chosen = style or rng.choices(STYLES, (0.84, 0.08, 0.08))[0]
     background = rng.choice(BACKGROUNDS[:8]) if rng.random() < 0.6 else rng.choice(BACKGROUNDS[8:])
-    return Scene(tuple(sorted(objects)), background, chosen)
+    scene = Scene(tuple(sorted(objects)), background, chosen)
+    return scene if scene.is_visible else None
+
+
+def _luma(rgb: tuple[int, int, int]) -> float:
+    """Brightness 0..255 (BT.601)."""
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]

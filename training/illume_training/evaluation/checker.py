@@ -1,0 +1,173 @@
+"""What a picture shows, seen without knowing what it should show: background, style and objects.
+
+The checker knows the world's palette and shapes and nothing of any model. It finds the background that explains most
+pixels, takes what differs from it for objects, and compares each one's coverage with every shape, size and drawing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from illume_training.evaluation.segmentation import grown, regions
+from illume_training.world.palette import COLORS, IMAGE_SIZE, SHAPES, SIZES
+from illume_training.world.render import background_picture, coverage, tinted
+from illume_training.world.scene import BACKGROUNDS, Background
+
+_COARSE: Final = 4  # pixels of a block in which backgrounds are compared
+_NEAR: Final = 20.0  # colour distance within which a block is background
+_FAR: Final = 36.0  # colour distance from which a pixel may be an object
+_MIN_AREA: Final = 45  # pixels; the smallest object has 150
+_HALF: Final = 32  # half the side of the window in which shapes are compared
+_MIN_LIKENESS: Final = 0.45  # below it a region is something that this world has no name for
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenObject:
+    """An object in a picture; `color` is None in sepia, `shape` is 'unknown' where nothing fits."""
+
+    shape: str
+    color: str | None
+    size: str
+    x: float
+    y: float
+    likeness: float  # intersection over union with the best template, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPicture:
+    """What the checker sees."""
+
+    background: Background
+    style: str
+    objects: tuple[SeenObject, ...]
+
+
+def see(picture: NDArray[np.uint8]) -> SeenPicture:
+    """What the picture [256, 256, 3] uint8 shows."""
+    if picture.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or picture.dtype != np.uint8:
+        raise ValueError(
+            f"picture: got {picture.dtype} {list(picture.shape)}, expected uint8 [{IMAGE_SIZE}, {IMAGE_SIZE}, 3]"
+        )
+    pixels = picture.astype(np.float32)
+    views = [_view(pixels, background, sepia) for background, sepia in _likely_backgrounds(pixels)]
+    return max(views, key=lambda view: view[1])[0]
+
+
+def _likely_backgrounds(pixels: Field) -> list[tuple[Background, bool]]:
+    """The best plain and the best sepia background, the second one only where it explains nearly as much."""
+    blocks = _blocks(pixels)
+    distance = np.sqrt(((_background_blocks() - blocks) ** 2).sum(-1))  # [48, 64, 64]
+    near = distance < _NEAR
+    share = near.mean(axis=(1, 2))
+    score = share - np.where(near, distance, 0).sum(axis=(1, 2)) / np.maximum(near.sum(axis=(1, 2)), 1) / 200.0
+    half = len(BACKGROUNDS)
+    best = [int(score[:half].argmax()), half + int(score[half:].argmax())]
+    best.sort(key=lambda i: -score[i])
+    chosen = [best[0]] + ([best[1]] if score[best[1]] > score[best[0]] - 0.12 else [])
+    return [(BACKGROUNDS[i % half], i >= half) for i in chosen]
+
+
+def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPicture, float]:
+    """The picture seen against one background, and how well that explains it: residual colours count against it."""
+    ground = background_picture(background, sepia).astype(np.float32)
+    distance = np.sqrt(((pixels - ground) ** 2).sum(-1))
+    found: list[tuple[SeenObject, bool, float]] = []
+    for rows, columns, own in regions(grown(distance > _FAR)):
+        if own.sum() < _MIN_AREA:
+            continue
+        found.append(_object(pixels, ground, distance, rows, columns, own, sepia))
+    votes = sum(1 if outlined else -1 for _, outlined, _ in found)
+    style = "sepia" if sepia else "outline" if votes > 0 else "plain"
+    calm = distance[distance <= _FAR]
+    unexplained = float(calm.mean()) if calm.size else 255.0
+    off = float(np.mean([error for _, _, error in found])) if found else 0.0
+    return SeenPicture(background, style, tuple(o for o, _, _ in found)), -unexplained - 0.5 * off
+
+
+def _object(
+    pixels: Field, ground: Field, distance: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
+) -> tuple[SeenObject, bool, float]:
+    """The object in one region, whether it is drawn in outline, and how far its colour is from the palette."""
+    inside = np.where(own, distance[rows, columns], 0.0)
+    strong = inside >= np.quantile(inside[own], 0.6)
+    difference = pixels[rows, columns][strong] - ground[rows, columns][strong]
+    full = np.median(difference, axis=0)
+    color = full + np.median(ground[rows, columns][strong], axis=0)
+    alpha = ((pixels[rows, columns] - ground[rows, columns]) @ full) / max(float(full @ full), 1.0)
+    alpha = np.where(own, np.clip(alpha, 0.0, 1.0), 0.0).astype(np.float32)
+    names = list(COLORS)
+    palette = np.stack([tinted(COLORS[name], sepia) for name in names])
+    errors = np.sqrt(((palette - color) ** 2).sum(-1))
+    (shape, size, outlined), x, y, likeness = _best_template(alpha, rows.start, columns.start)
+    name = None if sepia else names[int(errors.argmin())]
+    known = shape if likeness >= _MIN_LIKENESS else "unknown"
+    return SeenObject(known, name, size, x, y, likeness), outlined, float(errors.min())
+
+
+def _best_template(alpha: Field, top: int, left: int) -> tuple[tuple[str, str, bool], float, float, float]:
+    """The template most like the coverage, its centre in the picture (x, y), and the likeness."""
+    side = 2 * _HALF + 1
+    keys, stack, centres = _templates()
+    total = float(alpha.sum())
+    if max(alpha.shape) > side - 4 or total < 1.0:
+        return keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0
+    yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
+    mass = float((alpha * yy).sum()) / total, float((alpha * xx).sum()) / total
+    areas = stack.sum(axis=(1, 2))
+    plausible = np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total))
+    best = (0.0, 0, 0, 0)
+    for index in plausible.tolist():
+        # Where the region's corner falls in the window when the centres of mass agree.
+        base_y, base_x = (round(_HALF + c - m) for c, m in zip(centres[index], mass, strict=True))
+        for y in (base_y - 1, base_y, base_y + 1):
+            for x in (base_x - 1, base_x, base_x + 1):
+                if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
+                    continue
+                part = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
+                common = float(np.minimum(part, alpha).sum())
+                likeness = common / (float(areas[index]) + total - common)
+                if likeness > best[0]:
+                    best = likeness, index, y, x
+    likeness, index, y, x = best
+    return keys[index], float(left + _HALF - x), float(top + _HALF - y), likeness
+
+
+@cache
+def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64]]:
+    """(shape, size, outlined), windows [48, 65, 65] and centres of mass [48, 2] from the window's middle."""
+    keys = [(shape, size, outlined) for shape in SHAPES for size in SIZES for outlined in (False, True)]
+    side = 2 * _HALF + 1
+    stack = np.zeros((len(keys), side, side), np.float32)
+    centres = np.zeros((len(keys), 2))
+    for i, (shape, size, outlined) in enumerate(keys):
+        alpha = coverage(shape, size, outlined)[..., 0]
+        half = alpha.shape[0] // 2
+        stack[i, _HALF - half : _HALF + half + 1, _HALF - half : _HALF + half + 1] = alpha
+        yy, xx = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
+        centres[i] = (stack[i] * yy).sum() / stack[i].sum(), (stack[i] * xx).sum() / stack[i].sum()
+    return keys, stack, centres
+
+
+@cache
+def _background_blocks() -> Field:
+    """[48, 64, 64, 3]: all backgrounds in plain colours, then in sepia."""
+    return np.stack(
+        [
+            _blocks(background_picture(background, sepia).astype(np.float32))
+            for sepia in (False, True)
+            for background in BACKGROUNDS
+        ]
+    )
+
+
+def _blocks(pixels: Field) -> Field:
+    size = IMAGE_SIZE // _COARSE
+    blocks: Field = pixels.reshape(size, _COARSE, size, _COARSE, 3).mean(axis=(1, 3))
+    return blocks
