@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("config", type=Path, metavar="CONFIG", help="training configuration (TOML)")
     parser.add_argument("--phases", default=",".join(PHASES), help=f"comma-separated, of {', '.join(PHASES)}")
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="CHECKPOINT", help="go on from a checkpoint: phases not run stay"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
     parser.add_argument("--no-save", action="store_true", help="leave the checkpoint as it is")
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         if args.threads < 1:
             raise UsageError(f"--threads: got {args.threads}, expected at least 1")
         torch.set_num_threads(args.threads)
-    recipe = Recipe.new(config, torch.device(args.device))
+    recipe = Recipe.new(config, torch.device(args.device), args.start)
     recipe.run(phases)
     if not args.no_save:
         recipe.save()

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
@@ -50,18 +51,30 @@ class Recipe:
     model: Illume
     probe: CellProbe
     device: torch.device
+    start: Path | None = None  # the checkpoint that the model came from; None: freshly initialised
 
     @classmethod
-    def new(cls, config: TrainingConfig, device: torch.device) -> Recipe:
-        """A freshly initialised model; the same for the same seed."""
+    def new(cls, config: TrainingConfig, device: torch.device, start: Path | None = None) -> Recipe:
+        """The model of the checkpoint `start`, or a freshly initialised one; the same for the same seed."""
         torch.manual_seed(config.seed)
-        model = Illume(IllumeConfig.tiny())
-        nn.init.normal_(model.language_model.model.embed_tokens.weight, std=0.05)
+        if start is None:
+            model = Illume(IllumeConfig.tiny())
+            nn.init.normal_(model.language_model.model.embed_tokens.weight, std=0.05)
+        else:
+            model = illume_from_checkpoint(start)
         probe = CellProbe(model.config.vision_encoder)
-        return cls(config, model.to(device), probe.to(device), device)
+        return cls(config, model.to(device), probe.to(device), device, start)
 
     def run(self, phases: Sequence[str]) -> None:
-        """Trains the phases in order; what an earlier phase left on disk is loaded first."""
+        """Trains the phases in order; what an earlier phase left on disk is loaded first.
+
+        Raises UsageError for a phase that cannot start: one before it is missing, or its probe is in no checkpoint.
+        """
+        if self.start is not None and (probed := [name for name in ("vision", "tokenizer") if name in phases]):
+            raise UsageError(
+                f"--from {self.start}: phase {probed[0]} needs the probe of the vision phase, which no checkpoint "
+                "holds; train it from nothing"
+            )
         for name in PHASES:
             if name in phases:
                 self._before(name)
@@ -75,7 +88,7 @@ class Recipe:
 
     def tokenizer(self) -> Tokenizer:
         """The text tokenizer; trained once per run."""
-        path = self.config.run / "tokenizer.json"
+        path = (self.start or self.config.run) / "tokenizer.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
@@ -108,6 +121,8 @@ class Recipe:
     def _load(self, name: str) -> None:
         path = self.config.run / f"{name}.safetensors"
         if not path.exists():
+            if self.start is not None:
+                return
             raise UsageError(
                 f"{path}: phase {name} has not finished; run it first (illume train CONFIG --phases {name})"
             )
