@@ -29,16 +29,17 @@ class Schedule:
     learning_rate: float
     muon_rate: float = 0.0  # learning rate of Muon for the matrices of hidden layers; 0: AdamW for all
     warmup: int = 100
+    final: float = 0.02  # share of the learning rates at the last step; 1: constant
     weight_decay: float = 0.01
     ema: float = 0.0  # decay of the averaged weights; 0: none
     save_every_s: float = 60.0
 
     def share(self, step: int) -> float:
-        """Share of the learning rates at `step`: linear warm-up, then a cosine down to 2 %."""
+        """Share of the learning rates at `step`: linear warm-up, then a cosine down to `final`."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,12 @@ def main() -> int:
     from illume_runtime.pipeline import Pipeline
     from illume_training.demo.page import page_html
     from illume_training.demo.results import collect
+    from illume_training.demo.sheet import sheet_image
 
     with ProgressBar() as bar:
         results = collect(Pipeline.load(args.bundle), folder, bar.update)
+    with atomic_write(folder / "sheet.png") as temporary:
+        sheet_image(results, folder).save(temporary, "PNG", optimize=True)
     for drawn in results.drawn:
         print(f"     {drawn.prompt!r} -> {', '.join(drawn.files)}")
     for answer in results.shown[0].answers:
@@ -49,7 +52,7 @@ def main() -> int:
     page = folder / "index.html"
     with atomic_write(page) as temporary:
         temporary.write_text(page_html(results, json.loads(output.getvalue())), encoding="utf-8")
-    print(f"done: open {page}")
+    print(f"done: open {page} (the same as one picture: {folder / 'sheet.png'})")
     return 0
 
 
