@@ -22,7 +22,7 @@ from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
-from illume_training.alignment import LanguageTrainer
+from illume_training.alignment import LanguageTrainer, start_code_embeddings
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.dialogue import Writer
@@ -228,6 +228,9 @@ class Recipe:
         return pool["latents"], pool["codes"]
 
     def _train_stage1(self) -> None:
+        if self.start is None:
+            torch.manual_seed(self.config.seed)
+            start_code_embeddings(self.model)
         self._stage("stage1")
 
     def _train_stage2(self) -> None:
