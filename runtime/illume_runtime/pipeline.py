@@ -106,7 +106,8 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One picture per prompt."""
-        guided = [self._writer.draw(prompt) for prompt in prompts]
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.draw(prompt) for prompt in prompts]
         return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
 
     def edit(
@@ -135,7 +136,8 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
-        guided = [self._writer.edit(instruction) for instruction in instructions]
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.edit(instruction) for instruction in instructions]
         opened = _opened(images)
         embeds = [[e] for e in self._image_embeds(opened)]
         return self._pictures("edit", instructions, guided, embeds, opened, sampling, on_progress, cancel)
@@ -187,7 +189,8 @@ class Pipeline:
         before re-enters as its visual tokens, any other image as the vision encoder sees it.
         """
         turns, images = conversation_from_messages(messages, self._schedule)
-        guided = self._writer.chat(turns)
+        with self.tracer.span("tokenize"):
+            guided = self._writer.chat(turns)
         opened = _opened(images)
         embeds = list(self._image_embeds(opened)) if opened else []
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
@@ -222,7 +225,8 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Answer]:
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
-        prompts = [self._writer.describe(question) for question in questions]
+        with self.tracer.span("tokenize"):
+            prompts = [self._writer.describe(question) for question in questions]
         answers: list[Answer] = []
         for first in range(0, len(prompts), MAX_DRAW_BATCH):
             part = slice(first, first + MAX_DRAW_BATCH)
@@ -293,9 +297,10 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Picture]:
         pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
-        images = [image_from_pixels(one) for one in pixels]
-        if sources is not None:
-            images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
+        with self.tracer.span("image"):
+            images = [image_from_pixels(one) for one in pixels]
+            if sources is not None:
+                images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
         return [
             Picture(image, one, text, sampling.seed, request)
             for image, one, text, request in zip(images, codes, texts, requests, strict=True)
