@@ -1,12 +1,9 @@
 """`illume info`, and what the command line says of a bundle that is not as it should be."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from bundle_folder import write_bundle
 
 
