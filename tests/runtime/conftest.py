@@ -1,0 +1,28 @@
+"""The small model as a pipeline, and as the slow model that it is compared with."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def pipeline(bundle):
+    from illume_runtime.pipeline import Pipeline
+
+    with Pipeline.load(bundle, threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def slow(bundle, checkpoint):
+    from slow_model import SlowModel
+
+    from illume_export.families.illume import illume_from_checkpoint
+
+    return SlowModel(illume_from_checkpoint(checkpoint), bundle)
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """uint8 [4, 96, 96, 3]: shapes, each picture another one."""
+    from illume_export.pictures import drawn_pictures
+
+    return drawn_pictures(4, 96)
