@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import illume_runtime  # noqa: F401 - before any test imports onnxruntime: it turns its telemetry off
+
 if TYPE_CHECKING:
+    import numpy as np
     from tokenizers import Tokenizer
 
 
@@ -41,3 +44,11 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "small.bundle"
     assert main(["export", str(checkpoint), "-o", str(output)]) == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """uint8 [4, 96, 96, 3]: shapes, each picture another one."""
+    from illume_export.pictures import drawn_pictures
+
+    return drawn_pictures(4, 96)

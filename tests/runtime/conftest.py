@@ -20,14 +20,6 @@ def slow(bundle, checkpoint):
     return SlowModel(illume_from_checkpoint(checkpoint), bundle)
 
 
-@pytest.fixture(scope="session")
-def pictures():
-    """uint8 [4, 96, 96, 3]: shapes, each picture another one."""
-    from illume_export.pictures import drawn_pictures
-
-    return drawn_pictures(4, 96)
-
-
 @pytest.fixture
 def changed_bundle(bundle, tmp_path):
     """A function: a copy of the bundle whose bundle.json has other values at some keys, given as `a.b.c`."""
