@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
@@ -37,9 +38,11 @@ class TokenEngine:
         self._heads: dict[tuple[str, int], _Head] = {}
         self._slots = 0
         self._lengths = np.zeros(0, np.int64)
-        # A file whose cache dimension is a number has that many slots; a name leaves the choice to us.
-        shape = next(i.shape for i in self._decoder.inputs if i.name == "key_cache_0")
-        self._static_slots = shape[2] if isinstance(shape[2], int) else None
+        self._static_slots = _static_slots(stages.bundle)
+
+    def close(self) -> None:
+        """Give the memory of the caches and heads back."""
+        self._main, self._scratch, self._heads = _Cache(self._stages), _Cache(self._stages), {}
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T]."""
@@ -215,6 +218,27 @@ class _Head:
             {"hidden": self.hidden, "hidden_uncond": self.hidden_uncond, "guidance": self.guidance},
             {"logits": self.logits},
         )
+
+
+def _static_slots(bundle: Bundle) -> int | None:
+    """The slots of a decoder whose cache dimension is a number; None where it is a name: then the choice is ours."""
+    model = bundle.model
+    ports = {port.name: port.shape for port in bundle.stage("decoder").inputs}
+    expected = ("B", model.num_kv_heads, "S", model.head_dim)
+    slots: set[int | str] = set()
+    for name in (f"{kind}_cache_{i}" for i in range(model.num_layers) for kind in ("key", "value")):
+        shape = ports.get(name, ())
+        if len(shape) != 4 or (shape[1], shape[3]) != (model.num_kv_heads, model.head_dim):
+            raise InvalidBundleError(f"stages.decoder: {name} has the shape {list(shape)}, expected {list(expected)}")
+        slots.add(shape[2])
+    if len(slots) != 1:
+        raise InvalidBundleError(f"stages.decoder: the caches have {slots} slots, expected one number for all")
+    (found,) = slots
+    if not isinstance(found, int):
+        return None
+    if found < model.max_context:
+        raise InvalidBundleError(f"stages.decoder: the caches have {found} slots, expected {model.max_context}")
+    return found
 
 
 def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
