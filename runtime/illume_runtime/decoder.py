@@ -73,7 +73,7 @@ class TokenEngine:
         """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
-        np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
+        bound.embeds[...] = self._embedding[tokens]
         np.add(self._lengths[:, None], np.arange(num_new), out=bound.positions)
         spec = self._stages.bundle.stage("decoder")
         with self._stages.span(
