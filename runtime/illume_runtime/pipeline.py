@@ -222,7 +222,7 @@ class Pipeline:
             embeds = list(self._image_embeds(opened)) if opened else []
             answers = self._answers([self._embeds(guided.conditional, embeds)], full, True, on_text, cancel)
             if answers is not None:
-                return Reply(answers[0].text, None)
+                return Reply(answers[0].text, None, answers[0].finish_reason)
             prompt = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
             task = "edit" if opened else "draw"
             (picture,) = self._pictures(
