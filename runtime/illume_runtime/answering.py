@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from illume_kernels.oracle import repetition_penalty, sample
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import EngineError
 from illume_runtime.manifest import Vocabulary
-from illume_runtime.results import Answer, Cancel, OnText
+from illume_runtime.results import Answer, Cancel, FinishReason, OnText
 from illume_runtime.sampling import TextSampling, params_of_rows
 from illume_runtime.text import TextTokenizer
 from illume_runtime.trace import Tracer
@@ -21,7 +20,7 @@ from illume_runtime.trace import Tracer
 @dataclass(slots=True)
 class _Row:
     ids: list[int] = field(default_factory=list)
-    finish: Literal["end", "length", "cancelled"] | None = None
+    finish: FinishReason | None = None
 
 
 def answer_rows(

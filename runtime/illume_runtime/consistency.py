@@ -7,6 +7,9 @@ from pathlib import PurePosixPath
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.manifest import MANIFEST_NAME, ControlPart, Manifest, Vocabulary
 from illume_runtime.schedule import schedule_from_resolution
+from illume_runtime.solver import SOLVERS
+
+Shape = tuple[int | str, ...]
 
 
 def check_consistency(manifest: Manifest) -> None:
@@ -16,6 +19,7 @@ def check_consistency(manifest: Manifest) -> None:
     _check_vocabulary(manifest.vocabulary)
     _check_templates(manifest)
     _check_tables(manifest)
+    _check_stages(manifest)
     resolutions = manifest.grammar.image.resolutions
     names = [resolution.name for resolution in resolutions]
     if not names or len(set(names)) != len(names):
@@ -61,6 +65,32 @@ def _check_tables(manifest: Manifest) -> None:
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
 
 
+def _check_stages(manifest: Manifest) -> None:
+    """A graph's sizes must be those that the rest of the manifest makes the runtime give to it."""
+    pixels: Shape = ("B", 3, *manifest.preprocessing.image_size)
+    latents: Shape = ("B", *manifest.scheduler.latent_shape)
+    width = manifest.model.hidden_size
+    expected: dict[tuple[str, str], Shape] = {
+        ("vision_encoder", "pixel_values"): pixels,
+        ("image_tokenizer", "pixel_values"): pixels,
+        ("denoiser", "latents"): latents,
+        ("vae_decoder", "latents"): latents,
+        ("decoder", "inputs_embeds"): ("B", "T", width),
+        ("decoder", "hidden"): ("B", "T", width),
+    }
+    for segment in manifest.vocabulary.segments:
+        expected[f"head_{segment.name}", "hidden"] = ("B", width)
+        expected[f"head_{segment.name}", "logits"] = ("B", segment.size)
+    for name, stage in manifest.stages.items():
+        for port in (*stage.inputs, *stage.outputs):
+            shape = expected.get((name, port.name), port.shape)
+            sizes = [(g, e) for g, e in zip(port.shape, shape, strict=False) if isinstance(e, int)]
+            if len(port.shape) != len(shape) or any(g != e for g, e in sizes if isinstance(g, int)):
+                raise InvalidBundleError(
+                    f"stages.{name}: {port.name} has the shape {list(port.shape)}, expected {list(shape)}"
+                )
+
+
 def _check_sizes(manifest: Manifest) -> None:
     model, scheduler, preprocessing = manifest.model, manifest.scheduler, manifest.preprocessing
     sizes = {
@@ -79,6 +109,10 @@ def _check_sizes(manifest: Manifest) -> None:
             raise InvalidBundleError(f"{path}: got {size}, expected at least 1")
     if scheduler.max_steps < scheduler.default_steps:
         raise InvalidBundleError(f"scheduler.max_steps: got {scheduler.max_steps}, expected at least default_steps")
+    if not scheduler.shift > 0:
+        raise InvalidBundleError(f"scheduler.shift: got {scheduler.shift}, expected a positive number")
+    if scheduler.solver not in SOLVERS:
+        raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(SOLVERS)}")
     if min(preprocessing.std) <= 0:
         raise InvalidBundleError(f"preprocessing.std: got {list(preprocessing.std)}, expected positive numbers")
     if not all(0 <= value <= 255 for value in preprocessing.pad_color):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError
+from illume_runtime.memory import check_memory
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
 
@@ -175,13 +176,18 @@ class _Cache:
         return bound
 
     def views(self, rows: int, slots: int) -> dict[str, Embeds]:
-        """Cache arrays [R, K, S, E] by input name; a larger batch than any before replaces the buffers."""
+        """Cache arrays [R, K, S, E] by input name; a larger batch than any before replaces the buffers.
+
+        Raises MemoryLimitError if the memory does not suffice for them.
+        """
         model = self._stages.bundle.model
         count = rows * slots * self._floats_per_slot()
         if not self._buffers or self._buffers[0].size < count:
-            self._buffers = [np.zeros(count, np.float32) for _ in range(2 * model.num_layers)]
             self._bound.clear()
             self._views.clear()
+            self._buffers = []  # gone before the larger ones are made
+            check_memory(self.num_bytes(rows, slots), f"the cache of {rows} sequences", "ask for fewer at once")
+            self._buffers = [np.zeros(count, np.float32) for _ in range(2 * model.num_layers)]
         views = self._views.get((rows, slots))
         if views is None:
             shape = (rows, model.num_kv_heads, slots, model.head_dim)

@@ -29,7 +29,7 @@ OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation", "ou
 TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 # Merging equal Q/DQ pairs makes quantized products fall back to float (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination"]
-ERRORS_ONLY = 3
+LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
 class OrtSession:
@@ -39,7 +39,7 @@ class OrtSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = LOG_SEVERITY
         try:
             self._session = ort.InferenceSession(
                 path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS

@@ -225,7 +225,7 @@ class Pipeline:
             embeds = list(self._image_embeds(opened)) if opened else []
             answers = self._answers([self._embeds(guided.conditional, embeds)], full, True, on_text, cancel)
             if answers is not None:
-                return Reply(answers[0].text, None)
+                return Reply(answers[0].text, None, answers[0].finish_reason)
             prompt = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
             task = "edit" if opened else "draw"
             (picture,) = self._pictures(
@@ -337,8 +337,9 @@ class Pipeline:
 
     def _image_sampling(self, sampling: ImageSampling | None, task: str) -> ImageSampling:
         """The sampling with the task's defaults. Raises UsageError for more steps than the bundle allows."""
-        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
         most = self.bundle.scheduler.max_steps
+        defaults = {"steps": self.bundle.scheduler.default_steps, **self.bundle.generation.get(task, {})}
+        full = with_defaults(sampling or ImageSampling(), {task: defaults}, task)
         if full.steps is not None and full.steps > most:
             raise UsageError(f"steps: got {full.steps}, expected at most {most}, as this bundle's scheduler says")
         return full

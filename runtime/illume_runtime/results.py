@@ -10,6 +10,8 @@ from PIL import Image
 
 from illume_runtime.schedule import Codes
 
+FinishReason = Literal["end", "length", "cancelled"]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -17,7 +19,7 @@ class Answer:
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: Literal["end", "length", "cancelled"]
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A turn of a chat: words or, where the model chose to draw, a picture."""
+    """A turn of a chat: words, with the reason why they end (see `Answer`), or the picture that the model drew."""
 
     text: str
     picture: Picture | None
+    finish_reason: FinishReason = "end"
 
 
 @dataclass(frozen=True, slots=True)

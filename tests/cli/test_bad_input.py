@@ -189,6 +189,11 @@ def test_wrong_words_of_the_other_verbs(refused, line, code, message):
     refused(code, message, *line.split())
 
 
+def test_too_little_memory_for_a_batch_is_exit_code_7(refused, monkeypatch):
+    monkeypatch.setattr("illume_runtime.memory.available_memory_bytes", lambda: 1_000_000)
+    refused(7, "MB are left; ask for fewer at once", "draw", "{bundle}", "a", "-n", "64", "-o", "{tmp}/o.png")
+
+
 def test_a_mistake_in_a_conversation_does_not_end_it(illume, bundle, tmp_path, image_file):
     (tmp_path / "x.png").mkdir()
     lines = [

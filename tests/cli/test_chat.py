@@ -5,6 +5,8 @@ import json
 import pytest
 from PIL import Image
 
+ANSWERED = {"said": "what is it?", "answer": "it is red", "finish_reason": "end"}
+
 
 def events_of(illume, *words, stdin):
     code, out, err = illume("chat", "b", "--json", *words, stdin=stdin)
@@ -36,7 +38,7 @@ def test_an_attached_picture_goes_with_the_next_turn_only(illume, fake, image_fi
 def test_a_drawn_picture_is_saved_and_re_enters_the_conversation(illume, fake, tmp_path):
     target = tmp_path / "out.png"
     events = events_of(illume, stdin=f"/draw a red circle\n/save {target}\nwhat is it?\n")
-    assert events == [{"drew": "a red circle"}, {"saved": str(target)}, {"said": "what is it?", "answer": "it is red"}]
+    assert events == [{"drew": "a red circle"}, {"saved": str(target)}, ANSWERED]
     assert fake.calls[-1][1][1]["content"][0].prompt == "a red circle"
     with Image.open(target) as image:
         assert image.size == (256, 256)
@@ -64,7 +66,7 @@ def test_the_model_may_answer_with_a_picture(illume, fake, tmp_path):
 )
 def test_a_mistake_is_reported_and_the_conversation_goes_on(illume, fake, line, message):
     events = events_of(illume, stdin=f"{line}\nwhat is it?\n")
-    assert events == [{"error": message, "exit_code": 2}, {"said": "what is it?", "answer": "it is red"}]
+    assert events == [{"error": message, "exit_code": 2}, ANSWERED]
 
 
 def test_empty_lines_are_not_turns(illume, fake):

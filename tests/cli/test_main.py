@@ -111,6 +111,7 @@ def failing(monkeypatch):
         (MemoryError(), 7, "out of memory; use a smaller -n, or close other programs"),
         (OSError(28, "No space left on device", "out.png"), 3, "out.png: No space left on device"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 3, "pip install 'illume-rt[export]'"),
+        (ImportError("libgomp.so.1: cannot open shared object file"), 3, "cannot be loaded: libgomp.so.1: cannot open"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -136,9 +137,10 @@ def test_illume_debug_shows_the_traceback(illume, failing, monkeypatch):
     assert "Traceback" in illume("fail")[2]
 
 
-def test_our_own_mistakes_are_not_hidden(illume, failing):
-    failing(ModuleNotFoundError("No module named 'illume_runtime.gone'", name="illume_runtime.gone"))
-    with pytest.raises(ModuleNotFoundError):
+@pytest.mark.parametrize("kind", [ModuleNotFoundError, ImportError])
+def test_our_own_mistakes_are_not_hidden(illume, failing, kind):
+    failing(kind("No module named 'illume_runtime.gone'", name="illume_runtime.gone"))
+    with pytest.raises(kind):
         illume("fail")
 
 

@@ -35,11 +35,11 @@ class SlowModel:
                 parts += self._template(prompts["end"], "", ())
         return torch.cat(parts)
 
-    def draw(self, conditional, unconditional, params, guidance):
+    def draw(self, conditional, unconditional, params, guidance, program=None):
         """All ids of a picture, forced ones included; each is chosen among the whole vocabulary under a mask."""
         (resolution,) = self.data["grammar"]["image"]["resolutions"]
         ids, step = [], 0
-        for allowed in self._allowed(resolution["output"]):
+        for allowed in self._allowed(program or resolution["output"]):
             cond, uncond = self._logits(conditional), self._logits(unconditional)
             masked = np.full_like(cond, -np.inf)
             masked[allowed] = (uncond + guidance * (cond - uncond))[allowed]

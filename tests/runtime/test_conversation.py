@@ -92,8 +92,9 @@ def test_a_conversation_streams_what_it_answers(pipeline, pictures):
     pieces = []
     reply = pipeline.chat([said("user", "what is it?", pictures[0])], sampling=GREEDY, on_text=pieces.append)
     assert "".join(pieces) == reply.text
+    assert reply.finish_reason == "length"
     cut = pipeline.chat([said("user", "what is it?", pictures[0])], sampling=GREEDY, cancel=lambda: True)
-    assert cut.text == ""
+    assert (cut.text, cut.finish_reason) == ("", "cancelled")
 
 
 def test_a_text_alone_may_stand_for_a_list(pipeline):

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from illume_kernels.params import SampleParams
+from illume_runtime.drawing import TokenRequest, draw_codes
 from illume_runtime.pipeline import ImageSampling, TextSampling
+from illume_runtime.programs import Resolution
+from illume_runtime.schedule import schedule_from_resolution
+from illume_runtime.trace import NULL_TRACER
+from illume_runtime.typed_json import value_from_json
 
 GREEDY_IMAGE = ImageSampling(temperature=0.0)
 FILTERS = {
@@ -80,3 +87,43 @@ def test_reconstruction_takes_the_tokenizer_s_codes(pipeline, slow, pictures):
     made = pipeline.reconstruct_many(list(pictures))
     assert np.array_equal(np.stack([picture.codes[0] for picture in made]).reshape(expected.shape), expected)
     assert len({tuple(codes_of(picture)) for picture in made}) > 1
+
+
+FORCE = st.lists(st.sampled_from(["start_of_image", "end_of_line", "end_of_image", "pad"]), min_size=1, max_size=3)
+PIECES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    counts=PIECES,
+    forced=st.lists(st.none() | FORCE, min_size=5, max_size=5),
+    repeat=st.integers(1, 2),
+    guidance=st.sampled_from([1.0, 2.5]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_any_grammar_is_drawn_as_the_masked_whole_vocabulary_draws_it(
+    pipeline, slow, counts, forced, repeat, guidance, seed
+):
+    body = []
+    for names, count in zip(forced, counts, strict=False):
+        body += [{"force": names}] if names else []
+        body.append({"sample": "level0", "count": count})
+    program = [{"repeat": repeat, "body": body}, *([{"force": forced[-1]}] if forced[-1] else [])]
+    total = repeat * sum(counts)
+    data = {**slow.data["grammar"]["image"]["resolutions"][0], "grids": [[1, total]], "output": program}
+    schedule = schedule_from_resolution(value_from_json(Resolution, data, ""), pipeline.bundle.vocabulary)
+    prompts = pipeline._writer.draw("a star")
+    sides = [pipeline._embeds(side, []) for side in (prompts.conditional, prompts.unconditional)]
+    (codes,) = draw_codes(
+        pipeline._engine,
+        schedule,
+        [TokenRequest(*sides, 0)],
+        ImageSampling(temperature=1.0, guidance=guidance, seed=seed),
+        tracer=NULL_TRACER,
+        code_color=None,
+        on_progress=None,
+        cancel=None,
+    )
+    prompts = [slow.prompt(user("a star"), unconditional=side) for side in (False, True)]
+    ids = slow.draw(*prompts, SampleParams.broadcast(1, temperature=1.0, seed=seed), guidance, program)
+    assert schedule.tokens_of(codes).tolist() == ids

@@ -112,9 +112,11 @@ class Conversation:
             self._accept(turn, reply.picture, {"picture": reply.picture.prompt})
             note(self.args, "drew a picture; /save PATH writes it")
         else:
-            self._accept(turn, reply.text, {"said": text, "answer": reply.text})
+            self._accept(turn, reply.text, {"said": text, "answer": reply.text, "finish_reason": reply.finish_reason})
             if not self.args.json:
                 print(flush=True)
+            if reply.finish_reason == "length":
+                note(self.args, "stopped at the longest answer; give more with --max-tokens")
 
     def _draw(self, prompt: str) -> None:
         if not prompt:

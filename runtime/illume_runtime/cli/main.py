@@ -60,7 +60,7 @@ Every verb takes --json: one JSON object on standard output and nothing else the
 ILLUME_DEBUG=1 shows the traceback of an error.
 
 exit codes: 0 ok, 2 usage, 3 this environment cannot do it, 4 invalid checkpoint or bundle, 5 export failed,
-            6 quality under the bar, 7 out of memory, 8 incompatible engine, 130 interrupted
+            6 quality under the bar, 7 out of memory, 8 incompatible engine, 130 interrupted, 143 terminated
 
 example:
   illume doctor
@@ -113,14 +113,21 @@ def _run(words: list[str]) -> int:
         module = importlib.import_module(verb.module)
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(words[1:])))
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if not package or package.startswith("illume_"):
-            raise
-        what = f"'illume-rt[{verb.extra}]'" if verb.extra else "illume-rt"
-        raise UnavailableError(
-            f"this verb needs the package {package}, which is not installed; install it with: pip install {what}"
-        ) from error
+    except ImportError as error:
+        raise _import_error(error, verb) from error
+
+
+def _import_error(error: ImportError, verb: Verb) -> ImportError | UnavailableError:
+    """What to say of a package that is missing or broken; the error itself if the mistake is ours."""
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) and not package.startswith("illume_"):
+        return UnavailableError(f"a package is installed here but cannot be loaded: {error}; install it again")
+    if not package or package.startswith("illume_"):
+        return error
+    what = f"'illume-rt[{verb.extra}]'" if verb.extra else "illume-rt"
+    return UnavailableError(
+        f"this verb needs the package {package}, which is not installed; install it with: pip install {what}"
+    )
 
 
 def _fail(words: list[str], message: str, code: int) -> int:

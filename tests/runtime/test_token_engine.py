@@ -147,7 +147,7 @@ def test_the_cache_is_bound_once_and_never_moves(engine):
 
 
 def test_onnx_runtime_copies_no_cache(bundle, monkeypatch, capfd):
-    monkeypatch.setattr(ort_module, "ERRORS_ONLY", 2)  # warnings: it warns of every copy
+    monkeypatch.setattr(ort_module, "LOG_SEVERITY", 2)  # warnings: it warns of every copy
     engine = TokenEngine(Stages(Bundle.open(bundle), "cpu", 1, NULL_TRACER))
     engine.start([engine.embed(row) for row in ids_of(6, 9, 5)], 64)
     engine.step(np.array([[1], [2]]), "text")
