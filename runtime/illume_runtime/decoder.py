@@ -186,7 +186,8 @@ class _Cache:
             self._bound.clear()
             self._views.clear()
             self._buffers = []  # gone before the larger ones are made
-            check_memory(self.num_bytes(rows, slots), f"the cache of {rows} sequences", "ask for fewer at once")
+            num_bytes = 2 * model.num_layers * count * np.dtype(np.float32).itemsize
+            check_memory(num_bytes, f"the cache of {rows} sequences", "ask for fewer at once")
             self._buffers = [np.zeros(count, np.float32) for _ in range(2 * model.num_layers)]
         views = self._views.get((rows, slots))
         if views is None:
