@@ -23,7 +23,7 @@ from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
-from illume_training.alignment import LanguageTrainer, start_code_embeddings
+from illume_training.alignment import LanguageTrainer
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.dialogue import Writer
@@ -31,10 +31,11 @@ from illume_training.diffusion import flow_loss
 from illume_training.lessons import Lessons, frozen_encoder, make_lessons
 from illume_training.loop import Phase, run_phase
 from illume_training.quantizer import QuantizerTrainer, color_of_codes
+from illume_training.start import WORDS, start_language_model
 from illume_training.tokenizer import train_tokenizer
 from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, vision_batch
 
-LATENT_POOL = 8192  # pictures that the denoiser learns from
+LATENT_POOL = 16384  # pictures that the denoiser learns from
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
@@ -231,7 +232,11 @@ class Recipe:
     def _train_stage1(self) -> None:
         if self.start is None:
             torch.manual_seed(self.config.seed)
-            start_code_embeddings(self.model)
+            pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-start", "train", 256)[0])
+            with torch.no_grad():
+                features = self.model.vision_encoder(pixels.to(self.device))
+            ids = [self.tokenizer().encode(word, add_special_tokens=False).ids[0] for word in WORDS]
+            start_language_model(self.model, self.probe, features, ids)
         self._stage("stage1")
 
     def _train_stage2(self) -> None:
