@@ -20,7 +20,7 @@ from illume_training.world.scene import BACKGROUNDS, Background
 
 _COARSE: Final = 4  # pixels of a block in which backgrounds are compared
 _NEAR: Final = 20.0  # colour distance within which a block is background
-_FAR: Final = 36.0  # colour distance from which a pixel may be an object
+_FAR: Final = {False: 50.0, True: 30.0}  # in sepia or not: colour distance from which a pixel may be an object
 _MIN_AREA: Final = 45  # pixels; the smallest object has 150
 _HALF: Final = 32  # half the side of the window in which shapes are compared
 _MIN_LIKENESS: Final = 0.45  # below it a region is something that this world has no name for
@@ -77,15 +77,15 @@ def _likely_backgrounds(pixels: Field) -> list[tuple[Background, bool]]:
 def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPicture, float]:
     """The picture seen against one background, and how well that explains it: residual colours count against it."""
     ground = background_picture(background, sepia).astype(np.float32)
-    distance = np.sqrt(((pixels - ground) ** 2).sum(-1))
+    distance = np.sqrt((_smoothed(pixels - ground) ** 2).sum(-1))
     found: list[tuple[SeenObject, bool, float]] = []
-    for rows, columns, own in regions(grown(distance > _FAR)):
+    for rows, columns, own in regions(grown(distance > _FAR[sepia])):
         if own.sum() < _MIN_AREA:
             continue
         found.append(_object(pixels, ground, distance, rows, columns, own, sepia))
     votes = sum(1 if outlined else -1 for _, outlined, _ in found)
     style = "sepia" if sepia else "outline" if votes > 0 else "plain"
-    calm = distance[distance <= _FAR]
+    calm = distance[distance <= _FAR[sepia]]
     unexplained = float(calm.mean()) if calm.size else 255.0
     off = float(np.mean([error for _, _, error in found])) if found else 0.0
     return SeenPicture(background, style, tuple(o for o, _, _ in found)), -unexplained - 0.5 * off
@@ -95,53 +95,86 @@ def _object(
     pixels: Field, ground: Field, distance: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
 ) -> tuple[SeenObject, bool, float]:
     """The object in one region, whether it is drawn in outline, and how far its colour is from the palette."""
+    below = ground[rows, columns]
+    difference = pixels[rows, columns] - below
     inside = np.where(own, distance[rows, columns], 0.0)
     strong = inside >= np.quantile(inside[own], 0.6)
-    difference = pixels[rows, columns][strong] - ground[rows, columns][strong]
-    full = np.median(difference, axis=0)
-    color = full + np.median(ground[rows, columns][strong], axis=0)
-    alpha = ((pixels[rows, columns] - ground[rows, columns]) @ full) / max(float(full @ full), 1.0)
+    full = np.median(difference[strong], axis=0)
+    alpha = (difference @ full) / max(float(full @ full), 1.0)
     alpha = np.where(own, np.clip(alpha, 0.0, 1.0), 0.0).astype(np.float32)
+    fit = _best_template(alpha, rows.start, columns.start)
+    known = fit.likeness >= _MIN_LIKENESS
+    # Least squares over the template's coverage: the edges of a thin or blurred shape do not mix into its colour.
+    weight = np.where(own, fit.coverage, 0.0) if known else strong.astype(np.float32)
+    color = np.median(below[strong], axis=0) + np.tensordot(weight, difference, 2) / max(float((weight**2).sum()), 1.0)
     names = list(COLORS)
-    palette = np.stack([tinted(COLORS[name], sepia) for name in names])
-    errors = np.sqrt(((palette - color) ** 2).sum(-1))
-    (shape, size, outlined), x, y, likeness = _best_template(alpha, rows.start, columns.start)
+    errors = np.sqrt(((np.stack([tinted(COLORS[name], sepia) for name in names]) - color) ** 2).sum(-1))
     name = None if sepia else names[int(errors.argmin())]
-    known = shape if likeness >= _MIN_LIKENESS else "unknown"
-    return SeenObject(known, name, size, x, y, likeness), outlined, float(errors.min())
+    seen = SeenObject(fit.shape if known else "unknown", name, fit.size, fit.x, fit.y, fit.likeness)
+    return seen, fit.outlined, float(errors.min())
 
 
-def _best_template(alpha: Field, top: int, left: int) -> tuple[tuple[str, str, bool], float, float, float]:
-    """The template most like the coverage, its centre in the picture (x, y), and the likeness."""
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The template most like a region: what it is, its centre in the picture, and its coverage of the region."""
+
+    shape: str
+    size: str
+    outlined: bool
+    x: float
+    y: float
+    likeness: float
+    coverage: Field
+
+
+def _best_template(alpha: Field, top: int, left: int) -> _Fit:
+    """The fit to a region's coverage [Y, X]; top and left are the region's corner in the picture."""
     side = 2 * _HALF + 1
     keys, stack, centres = _templates()
     total = float(alpha.sum())
-    if max(alpha.shape) > side - 4 or total < 1.0:
-        return keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0
-    yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
-    mass = float((alpha * yy).sum()) / total, float((alpha * xx).sum()) / total
-    areas = stack.sum(axis=(1, 2))
-    plausible = np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total))
     best = (0.0, 0, 0, 0)
-    for index in plausible.tolist():
-        # Where the region's corner falls in the window when the centres of mass agree.
-        base_y, base_x = (round(_HALF + c - m) for c, m in zip(centres[index], mass, strict=True))
-        for y in (base_y - 1, base_y, base_y + 1):
-            for x in (base_x - 1, base_x, base_x + 1):
-                if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
-                    continue
-                part = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
-                common = float(np.minimum(part, alpha).sum())
-                likeness = common / (float(areas[index]) + total - common)
-                if likeness > best[0]:
-                    best = likeness, index, y, x
+    if max(alpha.shape) <= side - 4 and total >= 1.0:
+        yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
+        mass = float((alpha * yy).sum()) / total, float((alpha * xx).sum()) / total
+        areas = stack.sum(axis=(1, 2))
+        for index in np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total)).tolist():
+            # Where the region's corner falls in the window when the centres of mass agree.
+            base_y, base_x = (round(_HALF + c - m) for c, m in zip(centres[index], mass, strict=True))
+            for y in (base_y - 1, base_y, base_y + 1):
+                for x in (base_x - 1, base_x, base_x + 1):
+                    if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
+                        continue
+                    common = float(
+                        np.minimum(stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]], alpha).sum()
+                    )
+                    likeness = common / (float(areas[index]) + total - common)
+                    if likeness > best[0]:
+                        best = likeness, index, y, x
     likeness, index, y, x = best
-    return keys[index], float(left + _HALF - x), float(top + _HALF - y), likeness
+    if likeness == 0.0:
+        return _Fit(*keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0, alpha)
+    covered = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
+    return _Fit(*keys[index], float(left + _HALF - x), float(top + _HALF - y), likeness, covered)
+
+
+def _smoothed(pixels: Field) -> Field:
+    """[Y, X, C] with every pixel the mean of its 3x3 neighbours: the noise of single pixels makes no objects."""
+    for axis in (0, 1):
+        size = pixels.shape[axis]
+        first, last = pixels.take([0], axis), pixels.take([-1], axis)
+        wide = np.concatenate((first, pixels, last), axis)
+        before, after = wide.take(range(size), axis), wide.take(range(2, size + 2), axis)
+        pixels = (before + pixels + after) / np.float32(3)
+    return pixels
 
 
 @cache
 def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64]]:
-    """(shape, size, outlined), windows [48, 65, 65] and centres of mass [48, 2] from the window's middle."""
+    """(shape, size, outlined), windows [96, 65, 65] and centres of mass [96, 2] from the window's middle.
+
+    The second half is the first one blurred (standard deviation 1.4 pixels): a small star that was blurred is still
+    more like a blurred star than like a diamond.
+    """
     keys = [(shape, size, outlined) for shape in SHAPES for size in SIZES for outlined in (False, True)]
     side = 2 * _HALF + 1
     stack = np.zeros((len(keys), side, side), np.float32)
@@ -152,7 +185,8 @@ def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64
         stack[i, _HALF - half : _HALF + half + 1, _HALF - half : _HALF + half + 1] = alpha
         yy, xx = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
         centres[i] = (stack[i] * yy).sum() / stack[i].sum(), (stack[i] * xx).sum() / stack[i].sum()
-    return keys, stack, centres
+    blurred = np.moveaxis(_smoothed(_smoothed(_smoothed(np.moveaxis(stack, 0, -1)))), -1, 0)
+    return keys * 2, np.concatenate((stack, blurred)), np.concatenate((centres, centres))
 
 
 @cache
