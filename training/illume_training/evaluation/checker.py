@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_training.evaluation.segmentation import grown, regions
+from illume_training.evaluation.segmentation import Region, grown, regions
 from illume_training.world.palette import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from illume_training.world.render import background_picture, coverage, tinted
 from illume_training.world.scene import BACKGROUNDS, Background
@@ -79,16 +79,33 @@ def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPictu
     ground = background_picture(background, sepia).astype(np.float32)
     distance = np.sqrt((_smoothed(pixels - ground) ** 2).sum(-1))
     found: list[tuple[SeenObject, bool, float]] = []
-    for rows, columns, own in regions(grown(distance > _FAR[sepia])):
-        if own.sum() < _MIN_AREA:
-            continue
-        found.append(_object(pixels, ground, distance, rows, columns, own, sepia))
+    for region in regions(grown(distance > _FAR[sepia])):
+        if region[2].sum() >= _MIN_AREA:
+            one = _object(pixels, ground, distance, *region, sepia)
+            parts = _parts(pixels, ground, *region, sepia) if one[0].shape == "unknown" else []
+            found += [_object(pixels, ground, distance, *part, sepia) for part in parts] or [one]
     votes = sum(1 if outlined else -1 for _, outlined, _ in found)
     style = "sepia" if sepia else "outline" if votes > 0 else "plain"
     calm = distance[distance <= _FAR[sepia]]
     unexplained = float(calm.mean()) if calm.size else 255.0
     off = float(np.mean([error for _, _, error in found])) if found else 0.0
     return SeenPicture(background, style, tuple(o for o, _, _ in found)), -unexplained - 0.5 * off
+
+
+def _parts(
+    pixels: Field, ground: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
+) -> list[Region]:
+    """What a region falls into where the picture is not smoothed: objects whose edges nearly touch."""
+    sharp = np.sqrt(((pixels[rows, columns] - ground[rows, columns]) ** 2).sum(-1))
+    return [
+        (
+            slice(rows.start + y.start, rows.start + y.stop),
+            slice(columns.start + x.start, columns.start + x.stop),
+            part,
+        )
+        for y, x, part in regions(own & (sharp > 2.0 * _FAR[sepia]))
+        if part.sum() >= _MIN_AREA
+    ]
 
 
 def _object(

@@ -17,7 +17,7 @@ from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.files import atomic_write
 from illume_runtime.limits import MAX_DRAW_BATCH, MAX_STEPS
 from illume_training.evaluation.failures import FailureSheet
-from illume_training.evaluation.figures import Figure, Tally
+from illume_training.evaluation.figures import TARGETS, Figure, Tally
 from illume_training.evaluation.tasks import TASKS, run_task
 from illume_training.world import Split
 
@@ -125,8 +125,12 @@ def report_text(figures: list[Figure]) -> str:
     return table(header, [_cells(figure) for figure in sorted(figures, key=_order)])
 
 
-def _order(figure: Figure) -> tuple[bool, int]:
-    return figure.split == "held_out", TASKS.index(figure.task)
+def _order(figure: Figure) -> tuple[bool, int, int, str]:
+    """Held-out combinations last; in a task, what has a target first."""
+    aims = list(TARGETS)
+    aim = (figure.task, figure.aspect)
+    place = aims.index(aim) if aim in aims else len(aims)
+    return figure.split == "held_out", TASKS.index(figure.task), place, figure.aspect
 
 
 def _cells(figure: Figure) -> list[str]:
