@@ -18,11 +18,12 @@ from illume_training.world.palette import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from illume_training.world.render import background_picture, coverage, tinted
 from illume_training.world.scene import BACKGROUNDS, Background
 
-_COARSE: Final = 4  # pixels of a block in which backgrounds are compared
+_COARSE: Final = 8  # pixels of a block in which backgrounds are compared
 _NEAR: Final = 20.0  # colour distance within which a block is background
 _FAR: Final = {False: 50.0, True: 30.0}  # in sepia or not: colour distance from which a pixel may be an object
 _MIN_AREA: Final = 45  # pixels; the smallest object has 150
 _HALF: Final = 32  # half the side of the window in which shapes are compared
+_FINALISTS: Final = 6  # templates that are compared at every place
 _MIN_LIKENESS: Final = 0.45  # below it a region is something that this world has no name for
 
 Field = NDArray[np.float32]
@@ -63,7 +64,7 @@ def see(picture: NDArray[np.uint8]) -> SeenPicture:
 def _likely_backgrounds(pixels: Field) -> list[tuple[Background, bool]]:
     """The best plain and the best sepia background, the second one only where it explains nearly as much."""
     blocks = _blocks(pixels)
-    distance = np.sqrt(((_background_blocks() - blocks) ** 2).sum(-1))  # [48, 64, 64]
+    distance = np.sqrt(((_background_blocks() - blocks) ** 2).sum(-1))  # [48, 32, 32]
     near = distance < _NEAR
     share = near.mean(axis=(1, 2))
     score = share - np.where(near, distance, 0).sum(axis=(1, 2)) / np.maximum(near.sum(axis=(1, 2)), 1) / 200.0
@@ -146,32 +147,30 @@ class _Fit:
 
 def _best_template(alpha: Field, top: int, left: int) -> _Fit:
     """The fit to a region's coverage [Y, X]; top and left are the region's corner in the picture."""
-    side = 2 * _HALF + 1
-    keys, stack, centres = _templates()
-    total = float(alpha.sum())
-    best = (0.0, 0, 0, 0)
-    if max(alpha.shape) <= side - 4 and total >= 1.0:
-        yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
-        mass = float((alpha * yy).sum()) / total, float((alpha * xx).sum()) / total
-        areas = stack.sum(axis=(1, 2))
-        for index in np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total)).tolist():
-            # Where the region's corner falls in the window when the centres of mass agree.
-            base_y, base_x = (round(_HALF + c - m) for c, m in zip(centres[index], mass, strict=True))
-            for y in (base_y - 1, base_y, base_y + 1):
-                for x in (base_x - 1, base_x, base_x + 1):
-                    if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
-                        continue
-                    common = float(
-                        np.minimum(stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]], alpha).sum()
-                    )
-                    likeness = common / (float(areas[index]) + total - common)
-                    if likeness > best[0]:
-                        best = likeness, index, y, x
-    likeness, index, y, x = best
-    if likeness == 0.0:
-        return _Fit(*keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0, alpha)
+    keys, stack, areas, centres = _templates()
+    side, total = stack.shape[1], float(alpha.sum())
+    nothing = _Fit(*keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0, alpha)
+    if max(alpha.shape) > side - 4 or total < 1.0:
+        return nothing
+    yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
+    mass = np.array([(alpha * yy).sum(), (alpha * xx).sum()]) / total
+
+    def likeness(index: int, y: int, x: int) -> float:
+        if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
+            return 0.0
+        common = float(np.minimum(stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]], alpha).sum())
+        return common / (float(areas[index]) + total - common)
+
+    # Where the region's corner falls in the window when the centres of mass agree; the best few move by a pixel.
+    corners = np.rint(_HALF + centres - mass).astype(int).tolist()
+    plausible = np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total)).tolist()
+    first = sorted(((likeness(i, *corners[i]), i) for i in plausible), reverse=True)[:_FINALISTS]
+    moved = ((i, corners[i][0] + dy, corners[i][1] + dx) for _, i in first for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+    best, index, y, x = max(((likeness(*place), *place) for place in moved), default=(0.0, 0, 0, 0))
+    if best == 0.0:
+        return nothing
     covered = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
-    return _Fit(*keys[index], float(left + _HALF - x), float(top + _HALF - y), likeness, covered)
+    return _Fit(*keys[index], float(left + _HALF - x), float(top + _HALF - y), best, covered)
 
 
 def _smoothed(pixels: Field) -> Field:
@@ -186,8 +185,8 @@ def _smoothed(pixels: Field) -> Field:
 
 
 @cache
-def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64]]:
-    """(shape, size, outlined), windows [96, 65, 65] and centres of mass [96, 2] from the window's middle.
+def _templates() -> tuple[list[tuple[str, str, bool]], Field, Field, NDArray[np.float64]]:
+    """(shape, size, outlined), windows [96, 65, 65], areas [96], and centres of mass [96, 2] from the middle.
 
     The second half is the first one blurred (standard deviation 1.4 pixels): a small star that was blurred is still
     more like a blurred star than like a diamond.
@@ -203,12 +202,13 @@ def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64
         yy, xx = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
         centres[i] = (stack[i] * yy).sum() / stack[i].sum(), (stack[i] * xx).sum() / stack[i].sum()
     blurred = np.moveaxis(_smoothed(_smoothed(_smoothed(np.moveaxis(stack, 0, -1)))), -1, 0)
-    return keys * 2, np.concatenate((stack, blurred)), np.concatenate((centres, centres))
+    both = np.concatenate((stack, blurred))
+    return keys * 2, both, both.sum(axis=(1, 2)), np.concatenate((centres, centres))
 
 
 @cache
 def _background_blocks() -> Field:
-    """[48, 64, 64, 3]: all backgrounds in plain colours, then in sepia."""
+    """[48, 32, 32, 3]: all backgrounds in plain colours, then in sepia."""
     return np.stack(
         [
             _blocks(background_picture(background, sepia).astype(np.float32))

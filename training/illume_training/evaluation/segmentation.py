@@ -34,6 +34,9 @@ def regions(mask: NDArray[np.bool_]) -> list[Region]:
 
     above: list[int] = []
     for y, row in enumerate(mask):
+        if not row.any():
+            above = []
+            continue
         edges = np.flatnonzero(np.diff(np.concatenate(([False], row, [False])).astype(np.int8)))
         here: list[int] = []
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
