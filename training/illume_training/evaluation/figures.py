@@ -71,7 +71,8 @@ def wilson_interval(num_right: int, num_cases: int, z: float = Z95) -> tuple[flo
     spread = z * z / num_cases
     centre = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / num_cases + spread / num_cases / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The ends are exact: rounding must not leave a share of 0 or 1 outside its interval.
+    return (centre - half if num_right else 0.0), (centre + half if num_right < num_cases else 1.0)
 
 
 class Tally:
