@@ -189,8 +189,8 @@ class Recipe:
         if float(model.vae.latent_std.std()) == 0.0:
             pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-latents", "train", 256)[0])
             measure_latents(model.vae, pixels.to(self.device))
-            self._replace("vae", model.vae)
             self._paint_codes()
+            self._replace("vae", model.vae)  # last: what lies there says that all of this is done
 
         latents, codes = self._latent_pool()
         denoiser = torch.compile(model.denoiser) if self.config.compile else model.denoiser
