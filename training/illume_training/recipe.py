@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from illume_export.families.illume.loader import illume_from_checkpoint
@@ -219,7 +220,7 @@ class Recipe:
                 codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
                 with self._precision():
                     latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
-                parts.append((latents.half().cpu(), codes.short().cpu()))
+                parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
             temporary = path.with_suffix(".tmp")
             save_file(
                 {"latents": torch.cat([p[0] for p in parts]), "codes": torch.cat([p[1] for p in parts])}, temporary
@@ -248,7 +249,9 @@ class Recipe:
         def batch(step: int) -> Lessons:
             return make_lessons(f"{self.config.seed}-{name}-{step}", mixture, writer, encode)
 
-        self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
+        # Chosen once: the choice holds for all threads, also the one that makes the next batch meanwhile.
+        with sdpa_kernel(SDPBackend.MATH if self.device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
+            self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
 
     @torch.no_grad()
     def _paint_codes(self) -> None:
