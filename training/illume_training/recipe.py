@@ -222,9 +222,8 @@ class Recipe:
                     latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
                 parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
             temporary = path.with_suffix(".tmp")
-            save_file(
-                {"latents": torch.cat([p[0] for p in parts]), "codes": torch.cat([p[1] for p in parts])}, temporary
-            )
+            latents, codes = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
+            save_file({"latents": latents, "codes": codes}, temporary)
             temporary.replace(path)
         pool = load_file(path)
         return pool["latents"], pool["codes"]
