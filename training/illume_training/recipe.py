@@ -220,7 +220,7 @@ class Recipe:
                 codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
                 with self._precision():
                     latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
-                parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
+                parts.append((latents.half().cpu(), codes.short().cpu()))
             temporary = path.with_suffix(".tmp")
             latents, codes = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
             save_file({"latents": latents, "codes": codes}, temporary)
