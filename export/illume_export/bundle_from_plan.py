@@ -135,9 +135,16 @@ def _write_tables(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     entries = {}
     for name, array in checkpoint.tables.items():
         file = f"tables/{name}.npy"
-        np.save(folder / file, np.ascontiguousarray(array), allow_pickle=False)
+        _write_array(folder / file, np.ascontiguousarray(array))
         entries[name] = {"file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
     return entries
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """The file that `np.save` makes; where the disk is full, the error is the system's and says so."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def _files(folder: Path) -> dict[str, Any]:

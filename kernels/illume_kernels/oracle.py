@@ -114,22 +114,25 @@ def _first_of_largest(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArr
 def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SampleParams) -> NDArray[np.uint64]:
     """Weights [B,n], 0 outside the support: after top-k (all ties at the k-th value stay), top-p and min-p."""
     num_tokens = x.shape[1]
-    weights = weights_from_scores(x, top)
     cuts_k = (params.top_k > 0) & (params.top_k < num_tokens)
     cuts_p = params.top_p < 1
     some_k, some_p = bool(cuts_k.any()), bool(cuts_p.any())
-    if some_k or some_p:
+    if not (some_k or some_p):
+        weights = weights_from_scores(x, top)
+    else:
         k = np.where(cuts_k, params.top_k, num_tokens)
         wanted = int(k[cuts_k].max()) if some_k else 0
         if (cuts_p & ~cuts_k).any():
             wanted = max(wanted, _FIRST_CANDIDATES)
         largest = _largest(x, wanted)
+        both = weights_from_scores(np.concatenate((x, largest), axis=1), top)  # one call: most of its time is overhead
+        weights, masses = both[:, :num_tokens], both[:, num_tokens:]
         if some_k:
             last = np.minimum(k, largest.shape[1]) - 1
             kth = np.where(cuts_k, largest[np.arange(len(x)), last], _ILLEGAL)
             weights *= x >= kth[:, None]
         if some_p:
-            _cut_top_p(weights, x, top, largest, k, params.top_p)
+            _cut_top_p(weights, masses, x, top, largest, k, params.top_p)
     if params.min_p.any():
         floor = np.ceil(params.min_p.astype(np.float64) * ONE).astype(np.uint64)
         weights *= weights >= floor[:, None]
@@ -148,6 +151,7 @@ def _largest(x: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 def _cut_top_p(
     weights: NDArray[np.uint64],
+    masses: NDArray[np.uint64],
     x: NDArray[np.float32],
     top: NDArray[np.float32],
     largest: NDArray[np.float32],
@@ -157,18 +161,18 @@ def _cut_top_p(
     """Zero, in place, the weights of tokens whose mass before them is >= top_p of the row's sum.
 
     Tokens are ordered by score, equals by index. Only values are sorted, never indices, and only as many of the
-    largest as it takes: the edge is a value, and of the tokens tied there with weight w the first
-    ceil((target - mass above) / w) in index order stay.
+    largest as it takes (`masses` are their weights): the edge is a value, and of the tokens tied there with weight w
+    the first ceil((target - mass above) / w) in index order stay.
     """
     cuts, num_tokens = top_p < 1, x.shape[1]
     target = ceil_share(weights.sum(axis=1), top_p)
     while True:
-        masses = weights_from_scores(largest, top)
         mass = np.cumsum(masses, axis=1)
         count = largest.shape[1]
         if count == num_tokens or not (cuts & (k > count) & (mass[:, -1] < target)).any():
             break
         largest = _largest(x, 8 * count)
+        masses = weights_from_scores(largest, top)
     # Behind the k-th only its equals are left: where the first k do not reach the target, the edge is the k-th value.
     short = (mass < target[:, None]).sum(axis=1)
     rows, column = np.arange(len(x)), np.minimum(short, np.minimum(k, count) - 1)
@@ -178,7 +182,8 @@ def _cut_top_p(
     num_stay = (target - above + each - np.uint64(1)) // each
     edge[~cuts] = _ILLEGAL
     tied = x == edge[:, None]
-    if (cuts & (tied.sum(axis=1) > num_stay)).any():
+    if (cuts & (np.count_nonzero(tied, axis=1) > num_stay)).any():
         rank = np.cumsum(tied, axis=1, dtype=np.uint64)
         tied &= (rank <= num_stay[:, None]) | ~cuts[:, None]
-    weights *= tied | (x > edge[:, None])
+    tied |= x > edge[:, None]
+    weights *= tied

@@ -15,6 +15,7 @@ def check_consistency(manifest: Manifest) -> None:
     _check_sizes(manifest)
     _check_vocabulary(manifest.vocabulary)
     _check_templates(manifest)
+    _check_tables(manifest)
     resolutions = manifest.grammar.image.resolutions
     names = [resolution.name for resolution in resolutions]
     if not names or len(set(names)) != len(names):
@@ -41,6 +42,23 @@ def _check_files(manifest: Manifest) -> None:
     for name, table in manifest.tables.items():
         if any(size < 1 for size in table.shape):
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected positive sizes")
+
+
+def _check_tables(manifest: Manifest) -> None:
+    """A table that the runtime knows must have a row for every id that is looked up in it."""
+    width, vocabulary = manifest.model.hidden_size, manifest.vocabulary
+    expected: dict[str, tuple[int | None, ...]] = {"token_embedding": (vocabulary.size, width)}
+    if any(segment.name == "level0" for segment in vocabulary.segments):
+        num_codes = vocabulary.segment("level0").size
+        expected |= {"code_embedding": (num_codes, None), "code_color": (num_codes, 3)}
+    for name, shape in expected.items():
+        table = manifest.tables.get(name)
+        if table is None:
+            continue
+        fits = len(table.shape) == len(shape) and all(e in (None, g) for g, e in zip(table.shape, shape, strict=True))
+        if not fits:
+            wanted = ["any" if size is None else size for size in shape]
+            raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
 
 
 def _check_sizes(manifest: Manifest) -> None:

@@ -66,7 +66,8 @@ def sha256_of(path: str | Path) -> str:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    """A name that is free, no longer than that of the path itself where that is long."""
+    return path.with_name(f".{path.stem[:16]}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def _refuse_existing(path: Path, replace: bool) -> None:

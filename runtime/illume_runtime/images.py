@@ -60,7 +60,10 @@ def image_from_file(path: str | Path) -> Image.Image:
         num_bytes = path.stat().st_size
         if num_bytes > MAX_IMAGE_BYTES:
             raise UsageError(f"{path}: {num_bytes} bytes, expected a picture file of at most {MAX_IMAGE_BYTES}")
-        data = path.read_bytes()
+        with path.open("rb") as file:  # not all have a size that is known: a pipe, /dev/zero
+            data = file.read(MAX_IMAGE_BYTES + 1)
+        if len(data) > MAX_IMAGE_BYTES:
+            raise UsageError(f"{path}: more than {MAX_IMAGE_BYTES} bytes, expected a picture file of at most that")
     except UsageError:
         raise
     except FileNotFoundError:

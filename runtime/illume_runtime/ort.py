@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,22 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from illume_runtime.errors import EngineError, UnavailableError
-from illume_runtime.manifest import StageSpec
+from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
+from illume_runtime.manifest import StageSpec, TensorSpec
 from illume_runtime.session import Arrays
 
 # ONNX Runtime's errors have no common base class of their own.
-ORT_ERRORS = (
+ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
+    ValueError,
     *(
-        getattr(ort.capi.onnxruntime_pybind11_state, name)
-        for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+        kind
+        for kind in vars(ort.capi.onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
     ),
 )
+OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")  # in lower case
+TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 # Merging equal Q/DQ pairs makes quantized products fall back to float (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination"]
 ERRORS_ONLY = 3
@@ -39,10 +45,15 @@ class OrtSession:
                 path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
             )
         except ORT_ERRORS as error:
-            raise EngineError(f"{spec.name}: ONNX Runtime cannot load {path.name}: {error}") from error
+            raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
         used = self._session.get_providers()
         if used[0] != provider:
             raise UnavailableError(f"{spec.name}: asked for {provider}, ONNX Runtime gave {used[0]}; run illume doctor")
+        for kind, nodes, ports in (
+            ("inputs", self._session.get_inputs(), spec.inputs),
+            ("outputs", self._session.get_outputs(), spec.outputs),
+        ):
+            _check_ports(f"stages.{spec.name}.{kind}", nodes, ports)
         self._spec = spec
 
     @property
@@ -51,15 +62,15 @@ class OrtSession:
         return self._spec
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
-        """New arrays of all outputs. Raises EngineError."""
+        """New arrays of all outputs. Raises EngineError, MemoryLimitError."""
         names = [output.name for output in self._spec.outputs]
         try:
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except ORT_ERRORS as error:
-            raise EngineError(f"{self._spec.name}: {error}") from error
+            raise _typed(error, self._spec.name) from error
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBoundRun:
-        """Fixes inputs and outputs; an array in both is one buffer. Raises EngineError."""
+        """Fixes inputs and outputs; an array in both is one buffer. Raises EngineError, MemoryLimitError."""
         return OrtBoundRun(self._session, self._spec.name, inputs, outputs)
 
 
@@ -69,26 +80,56 @@ class OrtBoundRun:
     def __init__(self, session: Any, name: str, inputs: Arrays, outputs: Arrays) -> None:
         self._session, self._name = session, name
         self._arrays = [*inputs.values(), *outputs.values()]  # the values below borrow their memory
+        if not all(array.flags.c_contiguous for array in self._arrays):
+            raise ValueError(f"{name}: an array is not contiguous; bind one that is")
         values: dict[int, Any] = {}
 
         def value_of(array: NDArray[np.generic]) -> Any:
-            if not array.flags.c_contiguous:
-                raise ValueError(f"{name}: bound arrays must be contiguous")
             return values.setdefault(id(array), ort.OrtValue.ortvalue_from_numpy(array, "cpu", 0))
 
         self._binding = session.io_binding()
-        for key, array in inputs.items():
-            self._binding.bind_ortvalue_input(key, value_of(array))
-        for key, array in outputs.items():
-            self._binding.bind_ortvalue_output(key, value_of(array))
+        try:
+            for key, array in inputs.items():
+                self._binding.bind_ortvalue_input(key, value_of(array))
+            for key, array in outputs.items():
+                self._binding.bind_ortvalue_output(key, value_of(array))
+        except ORT_ERRORS as error:
+            raise _typed(error, name) from error
         self._values = values
 
     def run(self) -> None:
-        """Reads the bound inputs and writes the bound outputs. Raises EngineError."""
+        """Reads the bound inputs and writes the bound outputs. Raises EngineError, MemoryLimitError."""
         try:
             self._session.run_with_iobinding(self._binding)
         except ORT_ERRORS as error:
-            raise EngineError(f"{self._name}: {error}") from error
+            raise _typed(error, self._name) from error
+
+
+def _typed(error: Exception, where: str) -> IllumeError:
+    """Our error for one of ONNX Runtime's."""
+    if any(words in str(error).lower() for words in OUT_OF_MEMORY):
+        return MemoryLimitError(f"{where}: out of memory; draw fewer pictures at once, or close other programs")
+    return EngineError(f"{where}: {error}")
+
+
+def _check_ports(where: str, nodes: Sequence[Any], ports: Sequence[TensorSpec]) -> None:
+    """Raises InvalidBundleError where a graph is not what the manifest says of it; a named dimension fits any."""
+    got = [TensorSpec(node.name, TYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes]
+    for found, port in zip_longest(got, ports):
+        fits = (
+            found is not None
+            and port is not None
+            and (found.name, found.dtype, len(found.shape)) == (port.name, port.dtype, len(port.shape))
+            and all(a == b for a, b in zip(found.shape, port.shape, strict=True) if isinstance(a, int))
+        )
+        if not fits:
+            raise InvalidBundleError(
+                f"{where}: the graph has {_shown(found)}, expected {_shown(port)}; export the checkpoint again"
+            )
+
+
+def _shown(port: TensorSpec | None) -> str:
+    return "no more" if port is None else f"{port.name} {port.dtype} {list(port.shape)}"
 
 
 def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:

@@ -2,12 +2,16 @@
 
 A batch (`draw_many` and its kin) gives each request its place as number for the seed, so that a picture depends on
 (seed, number, prompt) and the logits alone.
+
+    with Pipeline.load("illume-tiny.bundle") as pipeline:
+        picture = pipeline.draw("a red circle")[0]
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,8 @@ from illume_runtime.errors import UsageError
 from illume_runtime.images import Source, image_from_pixels, open_image, pixels_from_image, unfit
 from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.prompting import check_context, embeds_of_prompt
-from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter
+from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter, UserTurn
+from illume_runtime.request_lock import RequestLock
 from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
 from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
 from illume_runtime.schedule import Codes, schedule_from_grammar
@@ -38,7 +43,11 @@ ImageEmbeds = NDArray[np.float32]
 
 
 class Pipeline:
-    """A loaded bundle. Stages load when they are first used; one request (or batch) runs at a time."""
+    """A loaded bundle. Stages load when they are first used, so that describing never loads what only drawing needs.
+
+    One request (or batch) runs at a time; other threads wait for it (`RequestLock`). A callback runs on the thread of
+    its request, and what it raises ends the request; the next one finds the pipeline as new.
+    """
 
     def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tracer: Tracer) -> None:
         self.bundle = bundle
@@ -48,6 +57,21 @@ class Pipeline:
         self._writer = PromptWriter(bundle.prompts, bundle.vocabulary, self._tokenizer)
         self._schedule = schedule_from_grammar(bundle.grammar, bundle.vocabulary)
         self._engine = TokenEngine(self._stages)
+        self._lock = RequestLock()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory of all stages and caches back; a request after that raises UsageError."""
+        self._lock.close()
+        self._stages.close()
+        self._engine.close()
 
     @classmethod
     def load(
@@ -106,8 +130,10 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One picture per prompt."""
-        guided = [self._writer.draw(prompt) for prompt in prompts]
-        return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.draw(prompt) for prompt in prompts]
+        with self._lock.request():
+            return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
 
     def edit(
         self,
@@ -135,10 +161,13 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
-        guided = [self._writer.edit(instruction) for instruction in instructions]
+        _check_pairs(images, instructions, "instructions")
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.edit(instruction) for instruction in instructions]
         opened = _opened(images)
-        embeds = [[e] for e in self._image_embeds(opened)]
-        return self._pictures("edit", instructions, guided, embeds, opened, sampling, on_progress, cancel)
+        with self._lock.request():
+            embeds = [[e] for e in self._image_embeds(opened)]
+            return self._pictures("edit", instructions, guided, embeds, opened, sampling, on_progress, cancel)
 
     def reconstruct(
         self,
@@ -160,15 +189,16 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One reconstruction per image."""
-        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, "reconstruct")
+        full = self._image_sampling(sampling, "reconstruct")
         opened = _opened(images)
         pictures: list[Picture] = []
-        for first in range(0, len(opened), MAX_DRAW_BATCH):
-            part = opened[first : first + MAX_DRAW_BATCH]
-            ids = self._stages.run("image_tokenizer", {"pixel_values": self._pixels(part)})["codes"]
-            codes: list[Codes] = [(one.astype(np.int64),) for one in ids]
-            requests = list(range(first, first + len(part)))
-            pictures += self._rendered(codes, requests, [""] * len(part), part, full, on_progress, cancel)
+        with self._lock.request():
+            for first in range(0, len(opened), MAX_DRAW_BATCH):
+                part = opened[first : first + MAX_DRAW_BATCH]
+                ids = self._stages.run("image_tokenizer", {"pixel_values": self._pixels(part)})["codes"]
+                codes: list[Codes] = [(one.astype(np.int64),) for one in ids]
+                requests = list(range(first, first + len(part)))
+                pictures += self._rendered(codes, requests, [""] * len(part), part, full, on_progress, cancel)
         return pictures
 
     def chat(
@@ -187,31 +217,21 @@ class Pipeline:
         before re-enters as its visual tokens, any other image as the vision encoder sees it.
         """
         turns, images = conversation_from_messages(messages, self._schedule)
-        guided = self._writer.chat(turns)
+        with self.tracer.span("tokenize"):
+            guided = self._writer.chat(turns)
         opened = _opened(images)
-        embeds = list(self._image_embeds(opened)) if opened else []
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
-        row = self._embeds(guided.conditional, embeds)
-        check_context(len(row), full.max_tokens or 1, self.bundle.model.max_context, "the answer")
-        answers = answer_rows(
-            self._engine,
-            self._tokenizer,
-            self.bundle.vocabulary,
-            [row],
-            full,
-            tracer=self.tracer,
-            may_draw=True,
-            on_text=on_text,
-            cancel=cancel,
-        )
-        if answers is not None:
-            return Reply(answers[0].text, None)
-        prompt = turns[-1].text if hasattr(turns[-1], "text") else ""
-        task = "edit" if opened else "draw"
-        (picture,) = self._pictures(
-            task, [prompt], [guided], [embeds], opened[-1:] or None, image_sampling, on_progress, cancel
-        )
-        return Reply("", picture)
+        with self._lock.request():
+            embeds = list(self._image_embeds(opened)) if opened else []
+            answers = self._answers([self._embeds(guided.conditional, embeds)], full, True, on_text, cancel)
+            if answers is not None:
+                return Reply(answers[0].text, None)
+            prompt = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
+            task = "edit" if opened else "draw"
+            (picture,) = self._pictures(
+                task, [prompt], [guided], [embeds], opened[-1:] or None, image_sampling, on_progress, cancel
+            )
+            return Reply("", picture)
 
     def _describe(
         self,
@@ -221,28 +241,41 @@ class Pipeline:
         on_text: OnText | None,
         cancel: Cancel | None,
     ) -> list[Answer]:
+        _check_pairs(images, questions, "questions")
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
-        prompts = [self._writer.describe(question) for question in questions]
+        with self.tracer.span("tokenize"):
+            prompts = [self._writer.describe(question) for question in questions]
         answers: list[Answer] = []
-        for first in range(0, len(prompts), MAX_DRAW_BATCH):
-            part = slice(first, first + MAX_DRAW_BATCH)
-            embeds = self._image_embeds(_opened(images[part]))
-            rows = [self._embeds(p, [e]) for p, e in zip(prompts[part], embeds, strict=True)]
-            longest = max(map(len, rows))
-            check_context(longest, full.max_tokens or 1, self.bundle.model.max_context, "the answer")
-            answered = answer_rows(
-                self._engine,
-                self._tokenizer,
-                self.bundle.vocabulary,
-                rows,
-                full,
-                tracer=self.tracer,
-                may_draw=False,
-                on_text=on_text,
-                cancel=cancel,
-            )
-            answers += answered or []
+        with self._lock.request():
+            for first in range(0, len(prompts), MAX_DRAW_BATCH):
+                part = slice(first, first + MAX_DRAW_BATCH)
+                embeds = self._image_embeds(_opened(images[part]))
+                rows = [self._embeds(p, [e]) for p, e in zip(prompts[part], embeds, strict=True)]
+                answers += self._answers(rows, full, False, on_text, cancel) or []
         return answers
+
+    def _answers(
+        self,
+        rows: Sequence[Embeds],
+        sampling: TextSampling,
+        may_draw: bool,
+        on_text: OnText | None,
+        cancel: Cancel | None,
+    ) -> list[Answer] | None:
+        """Answers to prompts that fit the context; None where a picture begins. Raises UsageError."""
+        longest = max(map(len, rows))
+        check_context(longest, sampling.max_tokens or 1, self.bundle.model.max_context, "the answer")
+        return answer_rows(
+            self._engine,
+            self._tokenizer,
+            self.bundle.vocabulary,
+            rows,
+            sampling,
+            tracer=self.tracer,
+            may_draw=may_draw,
+            on_text=on_text,
+            cancel=cancel,
+        )
 
     def _pictures(
         self,
@@ -256,7 +289,7 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Picture]:
         """Pictures of guided prompts, in batches; `sources` are the images whose sizes the results get back."""
-        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
+        full = self._image_sampling(sampling, task)
         requests = []
         for number, (prompt, images) in enumerate(zip(prompts, embeds, strict=True)):
             rows = (self._embeds(prompt.conditional, images), self._embeds(prompt.unconditional, images))
@@ -293,13 +326,22 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Picture]:
         pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
-        images = [image_from_pixels(one) for one in pixels]
-        if sources is not None:
-            images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
+        with self.tracer.span("image"):
+            images = [image_from_pixels(one) for one in pixels]
+            if sources is not None:
+                images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
         return [
             Picture(image, one, text, sampling.seed, request)
             for image, one, text, request in zip(images, codes, texts, requests, strict=True)
         ]
+
+    def _image_sampling(self, sampling: ImageSampling | None, task: str) -> ImageSampling:
+        """The sampling with the task's defaults. Raises UsageError for more steps than the bundle allows."""
+        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
+        most = self.bundle.scheduler.max_steps
+        if full.steps is not None and full.steps > most:
+            raise UsageError(f"steps: got {full.steps}, expected at most {most}, as this bundle's scheduler says")
+        return full
 
     def _embeds(self, prompt: Prompt, images: Sequence[ImageEmbeds]) -> Embeds:
         with self.tracer.span("embed"):
@@ -327,6 +369,11 @@ def _opened(images: Sequence[Source]) -> list[Image.Image]:
         if id(source) not in known:
             known[id(source)] = open_image(source)
     return [known[id(source)] for source in images]
+
+
+def _check_pairs(images: Sequence[Source], texts: Sequence[str | None], what: str) -> None:
+    if len(images) != len(texts):
+        raise UsageError(f"got {len(images)} images and {len(texts)} {what}, expected one for each image")
 
 
 def _checked_count(n: int) -> int:

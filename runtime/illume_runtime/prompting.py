@@ -39,7 +39,9 @@ def embeds_of_prompt(
 def check_context(num_prompt: int, num_new: int, max_context: int, what: str) -> None:
     """Raises UsageError where a prompt and what is to follow it do not fit the context."""
     if num_prompt + num_new > max_context:
+        room = max_context - num_new
+        remedy = f"shorten the prompt to {room} tokens" if room > 0 else f"ask for fewer than {max_context} tokens"
         raise UsageError(
-            f"the prompt has {num_prompt} tokens and {what} needs {num_new}, but the context holds {max_context}; "
-            f"shorten the prompt to {max(max_context - num_new, 0)} tokens"
+            f"the prompt has {num_prompt} tokens and {what} needs up to {num_new}, but the context holds "
+            f"{max_context}; {remedy}"
         )

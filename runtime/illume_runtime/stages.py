@@ -34,6 +34,10 @@ class Stages:
             self._sessions[name] = session
         return session
 
+    def close(self) -> None:
+        """Let go of all sessions; one that is used again is loaded again."""
+        self._sessions.clear()
+
     def span(
         self, name: str, stage: StageSpec, rows: int, *, tokens: int = 0, more_bytes: int = 0, **args: int
     ) -> AbstractContextManager[None]:

@@ -1,13 +1,10 @@
 """`illume info`, and what the command line says of a bundle that is not as it should be."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "runtime"))
-from bundle_folder import write_bundle
+from bundle_folder import graph, list_files, write_bundle
 
 
 @pytest.fixture
@@ -57,6 +54,13 @@ def linked(bundle):
     path.symlink_to(bundle.parent / "outside.npy")
 
 
+def outside(bundle):
+    (bundle / "stages" / "head.onnx").write_bytes(graph("../../weights.bin"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    list_files(bundle, data)
+    (bundle / "bundle.json").write_text(json.dumps(data))
+
+
 def missing(bundle):
     (bundle / "generation_config.json").unlink()
 
@@ -72,6 +76,7 @@ def no_manifest(bundle):
         (truncated, "tokenizer.json has"),
         (newer, "schema_version 9 is newer than 1"),
         (linked, "tables/colors.npy is a symbolic link"),
+        (outside, "stages/head.onnx: has weights at '../../weights.bin', outside the bundle"),
         (missing, "generation_config.json is missing"),
         (no_manifest, "has no bundle.json, so it is no bundle"),
     ],

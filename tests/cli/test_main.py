@@ -36,7 +36,7 @@ def test_an_unknown_verb_is_a_usage_error_that_names_the_verbs(illume):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", OWN_VERBS)
+@pytest.mark.parametrize("verb", [*OWN_VERBS, "export", "verify", "train"])
 def test_the_help_of_a_verb_ends_with_a_command_that_parses(verb, capsys):
     with pytest.raises(SystemExit) as exit_:
         main_module.main([verb, "--help"])
@@ -45,6 +45,7 @@ def test_the_help_of_a_verb_ends_with_a_command_that_parses(verb, capsys):
     assert "--json" in text
     words = shlex.split(text.rstrip().splitlines()[-1])
     assert words[:2] == ["illume", verb]
+    assert text.rstrip().splitlines()[-2] == "example:"
     module = main_module.importlib.import_module(VERBS[verb].module)
     parser = main_module.VerbParser(prog=verb, description="")
     module.add_arguments(parser)

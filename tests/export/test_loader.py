@@ -185,13 +185,35 @@ def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:
         family_from_folder(folder).checkpoint_from_folder(folder)
 
 
+DAMAGES = {
+    "no folder": (shutil.rmtree, "config.json: no such file"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: no such file"),
+    "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "model.safetensors: truncated"),
+    "missing tensor": (lambda f: edit_weights(f, lambda w: w.pop(BIAS)), f"missing {BIAS}"),
+    "wrong shape": (lambda f: edit_weights(f, lambda w: w.update({BIAS: torch.zeros(5)})), "has shape [5]"),
+    "wrong type": (lambda f: edit_weights(f, lambda w: w.update({BIAS: torch.zeros(24).long()})), "has type I64"),
+    "unknown key": (lambda f: edit_json(f / "config.json", lambda c: c.update(colour=1)), "unknown keys ['colour']"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json: no JSON"),
+    "a file": (lambda f: (shutil.rmtree(f), f.write_text("mine")), "config.json"),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["export", "dry run"])
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
 def test_the_command_says_it_in_one_line_with_exit_code_4(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], object],
+    message: str,
+    options: list[str],
 ) -> None:
-    edit_weights(folder, lambda w: w.pop(BIAS))
-    assert main(["export", str(folder), "-o", str(tmp_path / "out")]) == 4
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert BIAS in err
-    assert "Traceback" not in err
-    assert not (tmp_path / "out").exists()
+    damage(folder)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["export", str(folder), "-o", str(tmp_path / "out"), *options]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("illume export: error: ")
+    assert message in captured.err
+    assert sorted(tmp_path.rglob("*")) == before

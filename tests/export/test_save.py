@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_model import GENERATION_CONFIG, random_model, small_config
 from tokenizers import Tokenizer
 
 from illume_export.families.illume import checkpoint_from_model, illume_from_checkpoint
 from illume_export.models import IllumeConfig
+from small_model import GENERATION_CONFIG, random_model, small_config
 
 
 def test_weights_come_back_as_what_float16_holds(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -7,7 +7,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from small_model import random_model, small_config
 
 from illume_export.families.illume import checkpoint_from_folder
 from illume_export.families.illume.stages import stages_from_model
@@ -16,6 +15,7 @@ from illume_export.parity import max_abs_error, parity_of, run_from_onnx
 from illume_export.stage import Stage, example_of
 from illume_runtime.errors import ExportError, QualityError
 from illume_runtime.manifest import Flops
+from small_model import random_model, small_config
 
 NAMES = ["vision_encoder", "decoder", "head_text", "head_level0", "image_tokenizer", "denoiser", "vae_decoder"]
 STAGES = {stage.name: stage for stage in stages_from_model(random_model(small_config()))}
@@ -38,11 +38,15 @@ def test_graph_equals_pytorch(bundle: Path, stages: dict[str, Stage], name: str)
     assert parity.cases >= 2
 
 
+@pytest.fixture(scope="module")
+def other_stages() -> dict[str, Stage]:
+    return {stage.name: stage for stage in stages_from_model(random_model(small_config(), seed=1))}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_graph_of_other_weights_is_refused(bundle: Path, name: str) -> None:
-    other = {s.name: s for s in stages_from_model(random_model(small_config(), seed=1))}
+def test_graph_of_other_weights_is_refused(bundle: Path, other_stages: dict[str, Stage], name: str) -> None:
     with pytest.raises(QualityError, match=f"{name}: the graph differs from PyTorch by .*, expected at most"):
-        parity_of(other[name], bundle / "stages" / f"{name}.onnx", threads=1)
+        parity_of(other_stages[name], bundle / "stages" / f"{name}.onnx", threads=1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,21 @@ from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, TEXT, Packed
 from illume_training.lessons import Lessons
 
-TEXT_WEIGHT = 1.5  # of a text token beside an image token: an answer is one token, a picture sixty-four
+TEXT_WEIGHT = 5.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
+
+
+@torch.no_grad()
+def start_code_embeddings(model: Illume) -> None:
+    """Puts the code vectors, turned at random into the model's width, into the embeddings of the codes.
+
+    Codes that mean alike are then written alike from the first step, and what is learnt of one serves its neighbours.
+    The noise that stays keeps near codes apart.
+    """
+    start, end = model.config.level0_segment
+    vectors = model.image_tokenizer.code_vectors()
+    turn, _ = torch.linalg.qr(torch.randn(model.config.language_model.hidden_size, vectors.shape[1]))
+    table = model.language_model.model.embed_tokens.weight
+    table[start:end] = 0.5 * table[start:end] + (vectors - vectors.mean(0)) @ turn.T.to(vectors)
 
 
 class LanguageTrainer(nn.Module):

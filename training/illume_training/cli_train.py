@@ -6,15 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
+from illume_runtime.cli.parser import example
 from illume_runtime.errors import UnavailableError, UsageError
 from illume_training.config import PHASES, training_config_from_file
-
-EPILOG = "example: illume train training/configs/illume-tiny.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    parser.epilog = EPILOG
     parser.add_argument("config", type=Path, metavar="CONFIG", help="training configuration (TOML)")
     parser.add_argument("--phases", default=",".join(PHASES), help=f"comma-separated, of {', '.join(PHASES)}")
     parser.add_argument(
@@ -24,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
     parser.add_argument("--no-save", action="store_true", help="leave the checkpoint as it is")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    example(parser, "illume train training/configs/illume-tiny.toml")
 
 
 def run(args: argparse.Namespace) -> int:

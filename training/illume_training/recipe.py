@@ -23,7 +23,7 @@ from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
-from illume_training.alignment import LanguageTrainer
+from illume_training.alignment import LanguageTrainer, start_code_embeddings
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.dialogue import Writer
@@ -220,7 +220,7 @@ class Recipe:
                 codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
                 with self._precision():
                     latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
-                parts.append((latents.half().cpu(), codes.short().cpu()))
+                parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
             temporary = path.with_suffix(".tmp")
             latents, codes = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
             save_file({"latents": latents, "codes": codes}, temporary)
@@ -229,6 +229,9 @@ class Recipe:
         return pool["latents"], pool["codes"]
 
     def _train_stage1(self) -> None:
+        if self.start is None:
+            torch.manual_seed(self.config.seed)
+            start_code_embeddings(self.model)
         self._stage("stage1")
 
     def _train_stage2(self) -> None:

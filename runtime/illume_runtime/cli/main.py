@@ -6,17 +6,22 @@ Only the chosen verb's module is imported, and a verb imports onnxruntime only w
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn, TextIO
 
 from illume_runtime.cli.parser import VerbParser
 from illume_runtime.errors import IllumeError, UnavailableError, UsageError
 
 INTERRUPTED = 130
+TERMINATED = 143  # 128 + SIGTERM, as shells count
 PIPE_CLOSED = 0
+OUTPUTS = ("stdout", "stderr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,18 @@ example:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give back its exit code."""
+    """Run the command line (that of this process if None) and give back its exit code."""
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminate)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
     try:
         code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(words, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return PIPE_CLOSED
     except IllumeError as error:
         return _fail(words, str(error), error.exit_code)
@@ -122,10 +130,38 @@ def _fail(words: list[str], message: str, code: int) -> int:
         traceback.print_exc()
     line = " ".join(message.split())
     who = f"illume {words[0]}" if words and words[0] in VERBS else "illume"
-    print(f"{who}: error: {line}", file=sys.stderr)
-    if "--json" in words:
-        print(json.dumps({"error": {"message": line, "exit_code": code}}))
+    _put(f"{who}: error: {line}\n", sys.stderr)
+    _put(json.dumps({"error": {"message": line, "exit_code": code}}) + "\n" if "--json" in words else "", sys.stdout)
     return code
+
+
+def _prepare_streams() -> None:
+    """Let no stream fail for what is in it: a character that it cannot encode is escaped, a closed one is empty."""
+    for name, mode, errors in (("stdin", "r", "surrogateescape"), *((n, "w", "backslashreplace") for n in OUTPUTS)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=errors)
+
+
+def _put(text: str, stream: TextIO) -> None:
+    """Write the text and what was not yet written; where that fails there is nobody left to tell."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Throw away what could not be written, so that Python does not try again as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End as Ctrl-C does, with temporary files removed."""
+    raise SystemExit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""The small model's checkpoint and bundle, each made once per session."""
+"""The small model, its checkpoint and its bundle, each made once per session; torch is imported where it is needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from small_model import GENERATION_CONFIG, random_model, small_config
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from illume_export.families.illume import checkpoint_from_model
-from illume_runtime.cli.main import main
+import illume_runtime  # noqa: F401 - before any test imports onnxruntime: it turns its telemetry off
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tokenizers import Tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """Bytes, one token each."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -25,6 +29,9 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
     """A checkpoint folder; read only."""
+    from illume_export.families.illume import checkpoint_from_model
+    from small_model import GENERATION_CONFIG, random_model, small_config
+
     folder = tmp_path_factory.mktemp("checkpoint")
     return checkpoint_from_model(random_model(small_config()), folder, tokenizer, GENERATION_CONFIG)
 
@@ -32,6 +39,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -
 @pytest.fixture(scope="session")
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint's bundle, made by the command; read only."""
+    from illume_runtime.cli.main import main
+
     output = tmp_path_factory.mktemp("exported") / "small.bundle"
     assert main(["export", str(checkpoint), "-o", str(output)]) == 0
     return output
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """uint8 [4, 96, 96, 3]: shapes, each picture another one."""
+    from illume_export.pictures import drawn_pictures
+
+    return drawn_pictures(4, 96)

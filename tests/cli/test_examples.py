@@ -1,0 +1,37 @@
+"""The command that each verb's help ends in is run as printed, in a folder laid out as the demo leaves it."""
+
+import shlex
+import shutil
+
+import pytest
+from PIL import Image
+
+from illume_runtime.cli.main import VERBS
+
+APART = {"train", "eval"}  # of the large model alone, and minutes or hours long
+
+
+@pytest.fixture
+def project(tmp_path, bundle, checkpoint, pictures, monkeypatch):
+    (tmp_path / "build" / "demo").mkdir(parents=True)
+    shutil.copytree(bundle, tmp_path / "build" / "illume-tiny.bundle")
+    shutil.copytree(checkpoint, tmp_path / "assets" / "illume-tiny")
+    Image.fromarray(pictures[0]).save(tmp_path / "build" / "demo" / "scene-0.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name not in APART])
+def test_the_example_of_a_verb_works_as_printed(illume, project, verb, capsys):
+    with pytest.raises(SystemExit):
+        illume(verb, "--help")
+    *_, command = capsys.readouterr().out.rstrip().splitlines()
+    program, *words = shlex.split(command)
+    assert (program, words[0]) == ("illume", verb)
+    code, out, err = illume(*words)
+    assert code == 0, err
+    assert out or verb == "chat"
+    assert "Traceback" not in err
+    for option in ("-o", "--trace"):
+        if option in words:
+            assert (project / words[words.index(option) + 1]).exists()
