@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from illume_training.evaluation.checker import see
 from illume_training.evaluation.judging import caption_checks, scene_faults
 from illume_training.evaluation.segmentation import grown, regions
-from illume_training.world import EDIT_KINDS, Scene, caption_of, render, sample_edit, sample_scene
+from illume_training.world import EDIT_KINDS, Scene, SceneObject, caption_of, render, sample_edit, sample_scene
 from illume_training.world.palette import COLORS, SHAPES, SIZES
 from illume_training.world.scene import BACKGROUNDS, with_objects
 
@@ -187,6 +187,18 @@ def test_a_picture_of_nothing_has_no_objects() -> None:
     for background in BACKGROUNDS:
         seen = see(render(Scene((), background)))
         assert (seen.background, seen.style, seen.objects) == (background, "plain", ())
+
+
+def test_objects_that_touch_are_told_apart_by_colour() -> None:
+    first = SceneObject(3, 3, "circle", "cyan", "large")
+    for shape in ("triangle", "square", "heart"):
+        second = SceneObject(2, 4, shape, "orange", "medium", -3, 3)
+        assert not first.fits_beside(second)
+        seen = see(render(Scene((second, first), BACKGROUNDS[0])))
+        assert {(o.shape, o.color, o.size) for o in seen.objects} == {
+            ("circle", "cyan", "large"),
+            (shape, "orange", "medium"),
+        }
 
 
 def test_a_shape_that_the_world_lacks_is_unknown() -> None:

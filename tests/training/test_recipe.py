@@ -149,6 +149,24 @@ def test_training_on_from_a_checkpoint_changes_what_its_phases_train(trained: Pa
     assert tokenizers[0].read_text() == tokenizers[1].read_text()
 
 
+def test_batches_are_made_under_one_choice_of_attention_kernel(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice is the process's and batches are made in a thread of their own: it may not come and go with steps."""
+    original, choices = recipe.make_lessons, []
+
+    def make_lessons(*args):
+        choices.append(torch.backends.cuda.flash_sdp_enabled())
+        lessons = original(*args)
+        choices.append(torch.backends.cuda.flash_sdp_enabled())
+        return lessons
+
+    monkeypatch.setattr(recipe, "make_lessons", make_lessons)
+    words = ["--from", str(trained / "checkpoint"), "--phases", "stage3", "--no-save"]
+    assert main(["train", str(config_file(tmp_path)), *words]) == 0
+    assert choices == [False] * 6
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -84,7 +84,8 @@ def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPictu
         if region[2].sum() >= _MIN_AREA:
             one = _object(pixels, ground, distance, *region, sepia)
             parts = _parts(pixels, ground, *region, sepia) if one[0].shape == "unknown" else []
-            found += [_object(pixels, ground, distance, *part, sepia) for part in parts] or [one]
+            apart = [_object(pixels, ground, distance, *part, sepia) for part in parts]
+            found += apart if any(o.shape != "unknown" for o, _, _ in apart) else [one]
     votes = sum(1 if outlined else -1 for _, outlined, _ in found)
     style = "sepia" if sepia else "outline" if votes > 0 else "plain"
     calm = distance[distance <= _FAR[sepia]]
@@ -96,17 +97,26 @@ def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPictu
 def _parts(
     pixels: Field, ground: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
 ) -> list[Region]:
-    """What a region falls into where the picture is not smoothed: objects whose edges nearly touch."""
-    sharp = np.sqrt(((pixels[rows, columns] - ground[rows, columns]) ** 2).sum(-1))
+    """What a region falls into where the picture is not smoothed, or else by colour: objects that (nearly) touch."""
+    inside = pixels[rows, columns]
+    sharp = own & (np.sqrt(((inside - ground[rows, columns]) ** 2).sum(-1)) > 2.0 * _FAR[sepia])
+    pieces = _large(regions(sharp))
+    if len(pieces) < 2 and not sepia:
+        palette = np.array(list(COLORS.values()), np.float32)
+        nearest = ((inside[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
+        pieces = [piece for color in range(len(palette)) for piece in _large(regions(sharp & (nearest == color)))]
     return [
         (
             slice(rows.start + y.start, rows.start + y.stop),
             slice(columns.start + x.start, columns.start + x.stop),
             part,
         )
-        for y, x, part in regions(own & (sharp > 2.0 * _FAR[sepia]))
-        if part.sum() >= _MIN_AREA
+        for y, x, part in pieces
     ]
+
+
+def _large(found: list[Region]) -> list[Region]:
+    return [region for region in found if region[2].sum() >= _MIN_AREA]
 
 
 def _object(

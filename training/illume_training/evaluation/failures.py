@@ -11,11 +11,13 @@ from illume_training.evaluation.tasks import Outcome, Pixels
 _SIDE: Final = 176  # pixels of a picture
 _GAP: Final = 14
 _LINE: Final = 15
-_LINES: Final = 12  # under a picture
+_MOST_LINES: Final = 12  # under a picture
 _WIDTH: Final = 2 * _SIDE + 6  # of a cell: before and after
 _COLUMNS: Final = 4
 _TITLE: Final = 26
 _INK, _SOFT, _BAD, _PAPER = (28, 29, 34), (106, 109, 120), (179, 56, 44), (251, 250, 247)
+
+_Cell = tuple[list[Image.Image], list[tuple[str, tuple[int, int, int]]]]  # pictures; lines and their colours
 
 
 class FailureSheet:
@@ -33,31 +35,41 @@ class FailureSheet:
 
     def image(self) -> Image.Image:
         """The sheet, RGB."""
-        cell_height = _SIDE + 6 + _LINES * _LINE + _GAP
-        heights = [_TITLE + -(-len(failed) // _COLUMNS) * cell_height + _GAP for failed in self._failed.values()]
-        sheet = Image.new("RGB", (_GAP + _COLUMNS * (_WIDTH + _GAP), _GAP + sum(heights)), _PAPER)
-        draw, top = ImageDraw.Draw(sheet), _GAP
-        for (title, failed), height in zip(self._failed.items(), heights, strict=True):
+        blocks: list[tuple[str, list[list[_Cell]], list[int]]] = []
+        for title, failed in self._failed.items():
+            cells = [_cell(outcome) for outcome in failed]
+            rows = [cells[first : first + _COLUMNS] for first in range(0, len(cells), _COLUMNS)]
+            heights = [_SIDE + 6 + max(len(lines) for _, lines in row) * _LINE + _GAP for row in rows]
             words = f"{title}: the first {len(failed)} failures" if failed else f"{title}: no failures"
+            blocks.append((words, rows, heights))
+        height = _GAP + sum(_TITLE + sum(heights) + _GAP for _, _, heights in blocks)
+        sheet = Image.new("RGB", (_GAP + _COLUMNS * (_WIDTH + _GAP), height), _PAPER)
+        draw, top = ImageDraw.Draw(sheet), _GAP
+        for words, rows, heights in blocks:
             draw.text((_GAP, top), words, _INK, ImageFont.load_default(16))
-            for number, outcome in enumerate(failed):
-                left = _GAP + number % _COLUMNS * (_WIDTH + _GAP)
-                _cell(sheet, draw, left, top + _TITLE + number // _COLUMNS * cell_height, outcome)
-            top += height
+            top += _TITLE
+            for row, row_height in zip(rows, heights, strict=True):
+                for column, cell in enumerate(row):
+                    _paint(sheet, draw, _GAP + column * (_WIDTH + _GAP), top, cell)
+                top += row_height
+            top += _GAP
         return sheet
 
 
-def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, outcome: Outcome) -> None:
-    pictures = [pixels for pixels in (outcome.before, outcome.after) if pixels is not None]
-    for i, pixels in enumerate(pictures):
-        sheet.paste(_small(pixels), (left + i * (_SIDE + 6), top))
-    y, bottom = top + _SIDE + 6, top + _SIDE + 6 + _LINES * _LINE
-    texts = [(outcome.prompt, _INK), (outcome.expected and f"expected: {outcome.expected}", _SOFT), (outcome.got, _BAD)]
-    for words, color in texts:
-        for line in _lines(words):
-            if y < bottom:
-                draw.text((left, y), line, color, ImageFont.load_default(12))
-                y += _LINE
+def _cell(outcome: Outcome) -> _Cell:
+    """The pictures and the coloured lines of an outcome."""
+    pictures = [_small(pixels) for pixels in (outcome.before, outcome.after) if pixels is not None]
+    expected = f"expected: {outcome.expected}" if outcome.expected else ""
+    texts = ((outcome.prompt, _INK), (expected, _SOFT), (outcome.got, _BAD))
+    return pictures, [(line, color) for words, color in texts for line in _lines(words)][:_MOST_LINES]
+
+
+def _paint(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, cell: _Cell) -> None:
+    pictures, lines = cell
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (left + i * (_SIDE + 6), top))
+    for i, (line, color) in enumerate(lines):
+        draw.text((left, top + _SIDE + 6 + i * _LINE), line, color, ImageFont.load_default(12))
 
 
 def _small(pixels: Pixels) -> Image.Image:
