@@ -56,7 +56,7 @@ def test_a_results_file_with_another_content_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(results_module, "FOLDER", tmp_path)
     path = write_results(RESULTS)
     path.write_text(path.read_text().replace('"goal": 3.0', '"goal": "three"'))
-    with pytest.raises(ValueError, match=r"requests\[0\].goal: got 'three', expected a number or null"):
+    with pytest.raises(ValueError, match=r'requests\[0\].goal: got "three", expected a number or null'):
         all_results()
 
 
