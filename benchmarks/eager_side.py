@@ -51,7 +51,7 @@ class EagerSide:
 
     def answer(self, max_tokens: int) -> str:
         """The first tokens of the answer to "describe the picture"."""
-        ids = self._pipeline.describe(self._picture, self._question, max_tokens=max_tokens).ids
+        ids = self._pipeline.answer(self._picture, self._question, max_tokens=max_tokens)
         text: str = self._pipeline.tokenizer.decode(ids)
         return text
 
@@ -60,14 +60,13 @@ class EagerSide:
 
     def _drawn(self, task: str, text: str, picture: np.ndarray | None, count: int) -> Tensor:
         defaults = self._generation[task]
-        codes, _ = self._pipeline.codes(
+        return self._pipeline.codes(
             text,
             picture,
             guidance=defaults["guidance"],
             num_pictures=count,
             choose=lambda scores: sampled(scores, defaults),
         )
-        return codes
 
     def _rendered(self, task: str, codes: Tensor) -> list[Image.Image]:
         defaults = self._generation[task]

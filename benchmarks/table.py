@@ -63,7 +63,7 @@ def _rows(results: Results) -> Rows:
     rows = [_comparison(one) for one in (*results.requests, results.cold_start)]
     rows += [_memory(one) for one in results.memory]
     cost = results.profiler
-    return [*rows, ("drawing with tracing on", f"{cost.traced.median_ms:.1f} ms", "", f"+{cost.counted_overhead:.1%}")]
+    return [*rows, ("drawing with tracing on", f"{cost.traced.median_ms:.1f} ms", "", f"{cost.overhead:+.1%}")]
 
 
 def _comparison(one: Comparison) -> Sequence[str]:

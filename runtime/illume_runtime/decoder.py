@@ -61,15 +61,14 @@ class TokenEngine:
         of_row = [_index_of(row, whole, unique) for row in rows]
         shared = self._shared_beginnings(unique)
         self._lengths = np.zeros(len(rows), np.int64)
-        with self._stages.tracer.span("prefill", rows=len(rows), tokens=sum(len(row) for row in rows)):
-            if shared is None:
-                hidden = self._prefill(unique, of_row)
-                self._lengths[:] = [len(row) for row in rows]
-                return hidden
-            beginnings, of_unique = shared
-            self._prefill(beginnings, [of_unique[i] for i in of_row])
-            self._lengths[:] = [len(beginnings[of_unique[i]]) for i in of_row]
-            return self._append([row[length:] for row, length in zip(rows, self._lengths, strict=True)])
+        if shared is None:
+            hidden = self._prefill(unique, of_row)
+            self._lengths[:] = [len(row) for row in rows]
+            return hidden
+        beginnings, of_unique = shared
+        self._prefill(beginnings, [of_unique[i] for i in of_row])
+        self._lengths[:] = [len(beginnings[of_unique[i]]) for i in of_row]
+        return self._append([row[length:] for row, length in zip(rows, self._lengths, strict=True)])
 
     def step(self, tokens: NDArray[np.int64], segment: str) -> Embeds:
         """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
@@ -127,15 +126,31 @@ class TokenEngine:
         direct = len(unique) == len(of_row)
         cache = self._main if direct else self._scratch
         slots = self._slots if direct or self._static_slots else _padded(longest)
-        hidden = _run(cache, slots, unique, np.zeros(len(unique), np.int64))
+        hidden = self._run(cache, slots, unique, np.zeros(len(unique), np.int64))
         if not direct:
             self._scratch.copy_rows(self._main, of_row, (len(unique), slots), (len(of_row), self._slots), longest)
         return hidden[of_row]
 
     def _append(self, rows: list[Embeds]) -> Embeds:
-        hidden = _run(self._main, self._slots, rows, self._lengths)
+        hidden = self._run(self._main, self._slots, rows, self._lengths)
         self._lengths += [len(row) for row in rows]
         return hidden
+
+    def _run(self, cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
+        """Appends sequences [T_r, D] at positions `starts` [R]; the hidden state [R, D] of each one's last token."""
+        lengths = np.array([len(row) for row in rows], np.int64)
+        if lengths.min() < 1:
+            raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
+        new = min(_padded(int(lengths.max())), slots - int(starts.max()))
+        bound = cache.bound(len(rows), slots, new)
+        with self._stages.span("prefill", self._decoder, 1, tokens=int(lengths.sum()), more_bytes=bound.cache_bytes):
+            bound.embeds[:] = 0.0
+            for target, row in zip(bound.embeds, rows, strict=True):
+                target[: len(row)] = row
+            np.add(starts[:, None], bound.offsets, out=bound.positions)
+            bound.run.run()
+        last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
+        return last
 
 
 class _Bound:
@@ -246,22 +261,6 @@ def _static_slots(bundle: Bundle) -> int | None:
     if found < model.max_context:
         raise InvalidBundleError(f"stages.decoder: the caches have {found} slots, expected {model.max_context}")
     return found
-
-
-def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
-    """Appends sequences [T_r, D] at positions `starts` [R]; the hidden state [R, D] of each one's last token."""
-    lengths = np.array([len(row) for row in rows], np.int64)
-    if lengths.min() < 1:
-        raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
-    new = min(_padded(int(lengths.max())), slots - int(starts.max()))
-    bound = cache.bound(len(rows), slots, new)
-    bound.embeds[:] = 0.0
-    for target, row in zip(bound.embeds, rows, strict=True):
-        target[: len(row)] = row
-    np.add(starts[:, None], bound.offsets, out=bound.positions)
-    bound.run.run()
-    last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
-    return last
 
 
 def _index_of(row: Embeds, known: dict[bytes, int], unique: list[Embeds]) -> int:

@@ -265,17 +265,18 @@ class Pipeline:
         """Answers to prompts that fit the context; None where a picture begins. Raises UsageError."""
         longest = max(map(len, rows))
         check_context(longest, sampling.max_tokens or 1, self.bundle.model.max_context, "the answer")
-        return answer_rows(
-            self._engine,
-            self._tokenizer,
-            self.bundle.vocabulary,
-            rows,
-            sampling,
-            tracer=self.tracer,
-            may_draw=may_draw,
-            on_text=on_text,
-            cancel=cancel,
-        )
+        with self.tracer.span("token loop"):
+            return answer_rows(
+                self._engine,
+                self._tokenizer,
+                self.bundle.vocabulary,
+                rows,
+                sampling,
+                tracer=self.tracer,
+                may_draw=may_draw,
+                on_text=on_text,
+                cancel=cancel,
+            )
 
     def _pictures(
         self,
@@ -296,20 +297,22 @@ class Pipeline:
             longest = max(map(len, rows))
             check_context(longest, self._schedule.num_tokens, self.bundle.model.max_context, "the picture")
             requests.append(TokenRequest(*rows, number))
-        color = self.bundle.table("code_color") if "code_color" in self.bundle.manifest.tables else None
+        previews = on_progress is not None and "code_color" in self.bundle.manifest.tables
+        color = self.bundle.table("code_color") if previews else None
         pictures: list[Picture] = []
         for first in range(0, len(requests), MAX_DRAW_BATCH):
             part = slice(first, first + MAX_DRAW_BATCH)
-            codes = draw_codes(
-                self._engine,
-                self._schedule,
-                requests[part],
-                full,
-                tracer=self.tracer,
-                code_color=color,
-                on_progress=on_progress,
-                cancel=cancel,
-            )
+            with self.tracer.span("token loop"):
+                codes = draw_codes(
+                    self._engine,
+                    self._schedule,
+                    requests[part],
+                    full,
+                    tracer=self.tracer,
+                    code_color=color,
+                    on_progress=on_progress,
+                    cancel=cancel,
+                )
             numbers = [r.request for r in requests[part]]
             originals = sources[part] if sources is not None else None
             pictures += self._rendered(codes, numbers, texts[part], originals, full, on_progress, cancel)

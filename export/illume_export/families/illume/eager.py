@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, D width, V vocabulary, Y X grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -39,8 +40,15 @@ class EagerPipeline:
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.encode_special_tokens = True  # what a user types never becomes a control token
 
-    @torch.inference_mode()
     def describe(self, picture: np.ndarray, question: str, *, max_tokens: int) -> GreedyTokens:
+        """The likeliest answer's text ids, without the control token that ends it."""
+        watched = _Watched()
+        return GreedyTokens(
+            tuple(self.answer(picture, question, max_tokens=max_tokens, choose=watched)), watched.margins()
+        )
+
+    @torch.inference_mode()
+    def answer(self, picture: np.ndarray, question: str, *, max_tokens: int, choose: Choose = likeliest) -> list[int]:
         """The answer's text ids, without the control token that ends it."""
         sequence = _Sequences(self.model.language_model)
         start, end = self.config.text_segment
@@ -49,21 +57,19 @@ class EagerPipeline:
         legal[self.config.controls.start_of_image] = False
         embeds = self.prompt(question, picture)[None]
         ids: list[int] = []
-        margins: list[float] = []
         while len(ids) < max_tokens:
-            scores = sequence.append(embeds).masked_fill(~legal, float("-inf"))
-            token = likeliest(scores)
-            margins += _margins(scores).tolist()
+            token = choose(sequence.append(embeds).masked_fill(~legal, float("-inf")))
             if token.item() == self.config.controls.end:
                 break
             ids.append(int(token))
             embeds = self.model.language_model.embed(token[:, None])
-        return GreedyTokens(tuple(ids), tuple(margins))
+        return ids
 
     def draw(self, prompt: str, picture: np.ndarray | None = None, *, guidance: float) -> GreedyTokens:
         """The likeliest codes in raster order, from 0 within the segment; with a picture it is an edit."""
-        codes, margins = self.codes(prompt, picture, guidance=guidance)
-        return GreedyTokens(tuple(codes[0].tolist()), tuple(margins[0].tolist()))
+        watched = _Watched()
+        codes = self.codes(prompt, picture, guidance=guidance, choose=watched)
+        return GreedyTokens(tuple(codes[0].tolist()), watched.margins())
 
     @torch.inference_mode()
     def codes(
@@ -74,24 +80,21 @@ class EagerPipeline:
         guidance: float,
         num_pictures: int = 1,
         choose: Choose = likeliest,
-    ) -> tuple[Tensor, Tensor]:
-        """Codes [B, Y X] of a batch of pictures of one prompt, and by how much the best score was ahead [B, Y X]."""
+    ) -> Tensor:
+        """Codes [B, Y X] of a batch of pictures of one prompt; with a picture they are edits of it."""
         sides = [(_Sequences(self.model.language_model), self.prompt(text, picture)) for text in (prompt, "")]
         pending = [embeds.expand(num_pictures, -1, -1) for _, embeds in sides]
         codes: list[Tensor] = []
-        margins: list[Tensor] = []
         for start, end in self._grammar():
             cond, uncond = (side.append(embeds) for (side, _), embeds in zip(sides, pending, strict=True))
             scores = uncond + guidance * (cond - uncond)
             legal = torch.zeros(scores.shape[-1], dtype=torch.bool)
             legal[start:end] = True
-            scores = scores.masked_fill(~legal, float("-inf"))
-            tokens = choose(scores)
+            tokens = choose(scores.masked_fill(~legal, float("-inf")))
             if end - start > 1:
                 codes.append(tokens - start)
-                margins.append(_margins(scores))
             pending = [self.model.language_model.embed(tokens[:, None])] * 2
-        return torch.stack(codes, 1), torch.stack(margins, 1)
+        return torch.stack(codes, 1)
 
     @torch.inference_mode()
     def pictures(self, codes: Tensor, noise: Tensor, steps: Sequence[SolverStep], *, guidance: float) -> np.ndarray:
@@ -172,13 +175,23 @@ class _Sequences:
         return self._model.logits(last, 0, self._model.config.vocab_size).log_softmax(-1)
 
 
+class _Watched:
+    """Chooses the likeliest token of one sequence, and keeps by how much it was ahead of the second."""
+
+    def __init__(self) -> None:
+        self._margins: list[float] = []
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        top = scores[0].topk(2).values
+        self._margins.append(float(top[0] - top[1]))
+        return likeliest(scores)
+
+    def margins(self) -> tuple[float, ...]:
+        """One margin per choice; a token that was the only legal one is no choice."""
+        return tuple(filter(math.isfinite, self._margins))
+
+
 def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:
     """The pipeline of a checkpoint of this family."""
     assert isinstance(checkpoint.model, Illume)
     return EagerPipeline(checkpoint.model, checkpoint.files["tokenizer.json"].decode())
-
-
-def _margins(scores: Tensor) -> Tensor:
-    """Distance [B] of the largest score to the second."""
-    top = scores.topk(2).values
-    return top[:, 0] - top[:, 1]
