@@ -10,10 +10,7 @@ import pytest
 
 
 class Running:
-    """A command whose standard error is a terminal, so that its progress can be seen.
-
-    It yields to this process, which has to see the progress while there is some left.
-    """
+    """A command whose standard error is a terminal, so that its progress can be seen."""
 
     def __init__(self, *words):
         self._leader, follower = pty.openpty()
@@ -21,7 +18,6 @@ class Running:
             [sys.executable, "-m", "illume_runtime", *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=follower,
-            preexec_fn=lambda: os.nice(19),
         )
         os.close(follower)
         self.shown = ""
