@@ -27,8 +27,9 @@ check: $(READY)  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## benchmarks beside their peers
+bench: $(READY)  ## benchmarks beside their peers: benchmarks/results/*.json and the README's tables
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,min,iqr,rounds
+	$(BIN)/python -m benchmarks.table
 
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .

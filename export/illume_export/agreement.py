@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -15,49 +16,100 @@ from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 TIE = 1e-2  # logits: where the best two are nearer than their rounding, either choice is right
 GUIDANCE = 2.0
 MAX_TOKENS = 48
-QUESTIONS = ("describe the picture", "how many shapes are there?", "what colour is the circle?", "is there a square?")
-PROMPTS = ("a red circle", "two blue squares on a green background", "a star left of a triangle")
-INSTRUCTIONS = ("make the background blue", "remove the circle", "add a yellow star", "recolour the square")
+QUESTIONS = (
+    "describe the picture",
+    "what color is the {shape}?",
+    "how many {shape}s are there?",
+    "is there a {color} {shape}?",
+    "where is the {color} {shape}?",
+)
+PROMPTS = (
+    "a {color} {shape}",
+    "two {color} {shape}s on a {color2} background",
+    "a {color} {shape} to the left of a {color2} {shape2}",
+    "a {color} {shape} above a {color2} {shape2}",
+    "three {color} {shape}s and a {color2} {shape2}",
+)
+INSTRUCTIONS = (
+    "make the background {color}",
+    "remove the {color} {shape}",
+    "add a {color} {shape}",
+    "make the {color} {shape} {color2}",
+)
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "cross", "moon")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first token in which a request differs; None: that side had ended.
+
+    `margin` is by how much PyTorch's choice was ahead of the next best, in logits; None where it chose no more.
+    """
+
+    position: int
+    got: int | None
+    expected: int | None
+    margin: float | None
+
+    @property
+    def tie(self) -> bool:
+        """It was between equal choices."""
+        return self.margin is not None and self.margin < TIE
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One request: how many tokens agree, of how many. `tie`: the first difference was between equal choices."""
+    """One request: its kind and words, how many of PyTorch's tokens came up to the first difference, of how many."""
 
-    request: str
+    kind: str
+    text: str
     agreeing: int
     total: int
-    tie: bool
+    difference: Difference | None
 
     @property
     def ok(self) -> bool:
         """All tokens agree, up to a choice that rounding decides."""
-        return self.agreeing == self.total or self.tie
+        return self.difference is None or self.difference.tie
 
 
 def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: int) -> Iterator[Agreement]:
     """`count` questions, drawings and edits each, one at a time."""
-    text = TextSampling(temperature=0.0, max_tokens=MAX_TOKENS)
-    image = ImageSampling(temperature=0.0, guidance=GUIDANCE, steps=1)
+    answering = TextSampling(temperature=0.0, max_tokens=MAX_TOKENS)
+    drawing = ImageSampling(temperature=0.0, guidance=GUIDANCE, steps=1)
     pictures = drawn_pictures(max(count, 1), size, seed=1)
-    for i in range(count):
-        question, prompt, instruction = (texts[i % len(texts)] for texts in (QUESTIONS, PROMPTS, INSTRUCTIONS))
-        picture = Image.fromarray(pictures[i])
-        answer = pipeline.describe(picture, question, sampling=text).token_ids
-        yield agreement(
-            f"describe: {question}", answer, reference.describe(pictures[i], question, max_tokens=MAX_TOKENS)
-        )
-        (drawn,) = pipeline.draw(prompt, sampling=image)
-        yield agreement(f"draw: {prompt}", drawn.codes[0].ravel(), reference.draw(prompt, guidance=GUIDANCE))
-        (edited,) = pipeline.edit(picture, instruction, sampling=image)
-        expected = reference.draw(instruction, pictures[i], guidance=GUIDANCE)
-        yield agreement(f"edit: {instruction}", edited.codes[0].ravel(), expected)
+    requests = zip(
+        pictures, texts_of(QUESTIONS, count), texts_of(PROMPTS, count), texts_of(INSTRUCTIONS, count), strict=False
+    )
+    for pixels, question, prompt, instruction in requests:
+        picture = Image.fromarray(pixels)
+        answer = pipeline.describe(picture, question, sampling=answering).token_ids
+        yield agreement("describe", question, answer, reference.describe(pixels, question, max_tokens=MAX_TOKENS))
+        (drawn,) = pipeline.draw(prompt, sampling=drawing)
+        yield agreement("draw", prompt, drawn.codes[0].ravel(), reference.draw(prompt, guidance=GUIDANCE))
+        (edited,) = pipeline.edit(picture, instruction, sampling=drawing)
+        expected = reference.draw(instruction, pixels, guidance=GUIDANCE)
+        yield agreement("edit", instruction, edited.codes[0].ravel(), expected)
 
 
-def agreement(request: str, got: Sequence[int] | np.ndarray, expected: GreedyTokens) -> Agreement:
+def agreement(kind: str, text: str, got: Sequence[int] | np.ndarray, expected: GreedyTokens) -> Agreement:
     """The first differing token decides: what follows it follows from it."""
     ids = [int(token) for token in got]
     total = max(len(ids), len(expected.ids))
-    agreeing = next((i for i in range(total) if tuple(ids[i : i + 1]) != expected.ids[i : i + 1]), total)
-    tie = agreeing < min(total, len(expected.margins)) and expected.margins[agreeing] < TIE
-    return Agreement(request, agreeing, total, tie)
+    at = next((i for i in range(total) if tuple(ids[i : i + 1]) != expected.ids[i : i + 1]), total)
+    if at == total:
+        return Agreement(kind, text, at, total, None)
+    ours, theirs = (side[at] if at < len(side) else None for side in (ids, expected.ids))
+    margin = expected.margins[at] if at < len(expected.margins) else None
+    return Agreement(kind, text, at, total, Difference(at, ours, theirs, margin))
+
+
+def texts_of(templates: Sequence[str], count: int) -> list[str]:
+    """Different texts, as far as there are some: the templates in turn, filled with pairs of a colour and a shape."""
+    pairs = list(product(COLORS, SHAPES))
+    texts = []
+    for i in range(count):
+        (color, shape), (color2, shape2) = (pairs[(27 * i + offset) % len(pairs)] for offset in (0, 37))
+        texts.append(templates[i % len(templates)].format(color=color, shape=shape, color2=color2, shape2=shape2))
+    return texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from illume_runtime.cli.table import table
 from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.pipeline import Pipeline
 
-REQUESTS_PER_KIND = 2
-KINDS = 3
+REQUESTS_PER_KIND = 50
+KINDS = ("describe", "draw", "edit")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class StageError:
     """The largest absolute error of a stage or table, and what it may be."""
 
     name: str
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=REQUESTS_PER_KIND,
         metavar="N",
-        help=f"questions, drawings and edits to compare token by token ({REQUESTS_PER_KIND} each; 0: none)",
+        help=f"questions, drawings and edits to compare token by token, N each ({REQUESTS_PER_KIND}; 0: none)",
     )
     add_json(parser)
     example(parser, "illume verify build/illume-tiny.bundle assets/illume-tiny")
@@ -64,36 +64,36 @@ def run(args: argparse.Namespace) -> int:
     family = family_from_folder(folder)
     checkpoint: Checkpoint = family.checkpoint_from_folder(folder)
     stages = [stage for stage in checkpoint.stages if stage.name in bundle.stages]
-    total = len(stages) + KINDS * args.requests
+    total = len(stages) + len(KINDS) * args.requests
     differences, requests = _differences_of_tables(bundle, checkpoint), []
     with ProgressBar() as bar:
         for done, stage in enumerate(stages):
             bar.update(stage.name, done, total)
             errors = stage.errors(run_from_onnx(path / "stages" / f"{stage.name}.onnx"))
-            differences.append(Difference(stage.name, max(errors), stage.tolerance))
+            differences.append(StageError(stage.name, max(errors), stage.tolerance))
         if args.requests:
             size = int(checkpoint.specification["preprocessing"]["image_size"][0])
             reference = family.pipeline_from_checkpoint(checkpoint)
             for agreement in agreements(Pipeline.load(bundle), reference, size, args.requests):
                 requests.append(agreement)
                 bar.update("tokens", len(stages) + len(requests), total)
-    failed = [d.name for d in differences if not d.ok] + [r.request for r in requests if not r.ok]
-    print_result(args, _data(path, differences, requests), _text(differences, requests))
+    failed = [d.name for d in differences if not d.ok] + [f"{r.kind}: {r.text}" for r in requests if not r.ok]
+    print_result(args, _data(path, differences, requests), text_of(differences, requests))
     if failed:
         print(f"illume verify: error: {path} differs from {folder} in: {'; '.join(failed)}", file=sys.stderr)
         return QualityError.exit_code
     return 0
 
 
-def _differences_of_tables(bundle: Bundle, checkpoint: Checkpoint) -> list[Difference]:
+def _differences_of_tables(bundle: Bundle, checkpoint: Checkpoint) -> list[StageError]:
     found = []
     for name, array in checkpoint.tables.items():
         error = max_abs_error(np.asarray(bundle.table(name)), array)
-        found.append(Difference(f"table {name}", error, 0.0))
+        found.append(StageError(f"table {name}", error, 0.0))
     return found
 
 
-def _data(path: Path, differences: list[Difference], requests: list[Agreement]) -> dict[str, Any]:
+def _data(path: Path, differences: list[StageError], requests: list[Agreement]) -> dict[str, Any]:
     return {
         "bundle": str(path),
         "ok": all(d.ok for d in differences) and all(r.ok for r in requests),
@@ -101,18 +101,39 @@ def _data(path: Path, differences: list[Difference], requests: list[Agreement]) 
             {"name": d.name, "max_abs_error": d.error, "tolerance": d.tolerance, "ok": d.ok} for d in differences
         ],
         "requests": [
-            {"request": r.request, "agreeing": r.agreeing, "total": r.total, "tie": r.tie, "ok": r.ok} for r in requests
+            {
+                "kind": r.kind,
+                "text": r.text,
+                "agreeing": r.agreeing,
+                "total": r.total,
+                "first_difference": asdict(r.difference) | {"tie": r.difference.tie} if r.difference else None,
+                "ok": r.ok,
+            }
+            for r in requests
         ],
     }
 
 
-def _text(differences: list[Difference], requests: list[Agreement]) -> str:
+def text_of(differences: list[StageError], requests: list[Agreement]) -> str:
+    """What the verb prints: the errors of stages and tables, then the agreement of tokens and each difference."""
     rows = [[d.name, f"{d.error:.1e}", f"{d.tolerance:.0e}", "ok" if d.ok else "DIFFERS"] for d in differences]
     text = table(["compared with PyTorch", "largest error", "at most", ""], rows)
-    if requests:
-        rows = [
-            [r.request, f"{r.agreeing}/{r.total}", ("ok, a tie" if r.tie else "ok") if r.ok else "DIFFERS"]
-            for r in requests
-        ]
-        text += "\n\n" + table(["greedy tokens", "equal", ""], rows)
-    return text
+    if not requests:
+        return text
+    rows = []
+    for kind in KINDS:
+        ours = [r for r in requests if r.kind == kind]
+        equal, tied = (sum(r.difference is None for r in ours), sum(r.difference is not None and r.ok for r in ours))
+        tokens = f"{sum(r.agreeing for r in ours)}/{sum(r.total for r in ours)}"
+        rows.append([kind, f"{equal}/{len(ours)}", tokens, str(tied), str(len(ours) - equal - tied)])
+    text += "\n\n" + table(["greedy tokens", "requests equal", "tokens equal", "ties", "DIFFER"], rows)
+    return "\n".join([text, *(_difference(r) for r in requests if r.difference is not None)])
+
+
+def _difference(found: Agreement) -> str:
+    d = found.difference
+    assert d is not None
+    got, expected = ("the end" if token is None else token for token in (d.got, d.expected))
+    what = "a tie" if d.tie else "DIFFERS"
+    line = f"{found.kind} {found.text!r}: {what} at token {d.position} of {found.total}: {got}, PyTorch {expected}"
+    return line if d.margin is None else f"{line}, which was ahead by {d.margin:.2g} in logits"

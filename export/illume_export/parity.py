@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -30,6 +29,8 @@ def parity_of(stage: Stage, file: Path, *, threads: int = 0) -> Parity:
 
 def run_from_onnx(file: Path, *, threads: int = 0) -> Run:
     """A function that runs the file on the CPU. `threads` 0: all cores."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; unbound caches are copied here, and each copy would be remarked upon

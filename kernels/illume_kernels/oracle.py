@@ -14,6 +14,8 @@ u from Philox(seed; request, step).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,7 +24,7 @@ from illume_kernels.params import SampleParams
 from illume_kernels.penalty import repetition_penalty
 from illume_kernels.philox import STREAM_TOKENS, uniform_u64
 
-__all__ = ["SampleParams", "greedy", "probabilities", "repetition_penalty", "sample"]
+__all__ = ["SampleParams", "draw", "greedy", "probabilities", "repetition_penalty", "sample", "support"]
 
 _NO_TOKEN = -1
 _ILLEGAL = np.float32(-np.inf)
@@ -47,11 +49,7 @@ def sample(
     if is_greedy.all():
         tokens = _first_of_largest(x, top)
     else:
-        prefix = np.cumsum(_support(x, top, params), axis=1)
-        total = prefix[:, -1]
-        r = mulhi64(total, uniform_u64(params.seed, params.request, params.step, STREAM_TOKENS))
-        tokens = (prefix > r[:, None]).argmax(axis=1)
-        tokens[total == 0] = _NO_TOKEN
+        tokens = draw(_support(x, top, params), params)
         if is_greedy.any():
             tokens = np.where(is_greedy, _first_of_largest(x, top), tokens)
     if forced is None:
@@ -61,6 +59,23 @@ def sample(
             f"sample: forced has shape {forced.shape}, expected {tokens.shape}; use -1 where a row is free"
         )
     return np.where(forced >= 0, forced, tokens).astype(np.int64)
+
+
+def draw(weights: NDArray[np.uint64], params: SampleParams) -> NDArray[np.int64]:
+    """Tokens [B] drawn with the probabilities W_i / S of weights [B,n]; -1 where a row weighs nothing."""
+    prefix = np.cumsum(weights, axis=1)
+    total = prefix[:, -1]
+    r = mulhi64(total, uniform_u64(params.seed, params.request, params.step, STREAM_TOKENS))
+    tokens: NDArray[np.int64] = (prefix > r[:, None]).argmax(axis=1)
+    tokens[total == 0] = _NO_TOKEN
+    return tokens
+
+
+def support(
+    logits: NDArray[np.float32], params: SampleParams, *, banned: ArrayLike | None = None
+) -> NDArray[np.uint64]:
+    """The weights [B,n] that `sample` draws from, 0 where a token has no chance; the temperature of each is above 0."""
+    return _support(*_scores(logits, params, banned), params)
 
 
 def greedy(logits: NDArray[np.float32], *, banned: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -112,73 +127,67 @@ def _first_of_largest(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArr
 
 
 def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SampleParams) -> NDArray[np.uint64]:
-    """Weights [B,n], 0 outside the support: after top-k (all ties at the k-th value stay), top-p and min-p."""
-    num_tokens = x.shape[1]
-    weights = weights_from_scores(x, top)
-    cuts_k = (params.top_k > 0) & (params.top_k < num_tokens)
-    cuts_p = params.top_p < 1
-    some_k, some_p = bool(cuts_k.any()), bool(cuts_p.any())
-    if some_k or some_p:
-        k = np.where(cuts_k, params.top_k, num_tokens)
-        wanted = int(k[cuts_k].max()) if some_k else 0
-        if (cuts_p & ~cuts_k).any():
-            wanted = max(wanted, _FIRST_CANDIDATES)
-        largest = _largest(x, wanted)
-        if some_k:
-            last = np.minimum(k, largest.shape[1]) - 1
-            kth = np.where(cuts_k, largest[np.arange(len(x)), last], _ILLEGAL)
-            weights *= x >= kth[:, None]
-        if some_p:
-            _cut_top_p(weights, x, top, largest, k, params.top_p)
-    if params.min_p.any():
-        floor = np.ceil(params.min_p.astype(np.float64) * ONE).astype(np.uint64)
-        weights *= weights >= floor[:, None]
+    """Weights [B,n], row by row: a token step has few rows, and what takes time in one is the number of calls."""
+    return np.stack([_row_support(row, x[row], top[row : row + 1], params) for row in range(len(x))])
+
+
+def _row_support(
+    row: int, x: NDArray[np.float32], top: NDArray[np.float32], params: SampleParams
+) -> NDArray[np.uint64]:
+    """Weights [n], 0 outside the support: after top-k (all ties at the k-th value stay), top-p and min-p."""
+    num_tokens = len(x)
+    k, cuts_p = int(params.top_k[row]) or num_tokens, bool(params.top_p[row] < 1)
+    if k >= num_tokens and not cuts_p:
+        weights: NDArray[np.uint64] = weights_from_scores(x[None], top)[0]
+    else:
+        largest = _largest(x, k if k < num_tokens else _FIRST_CANDIDATES)
+        both = weights_from_scores(np.concatenate((x, largest))[None], top)[0]  # one call: most of its time is overhead
+        weights, masses = both[:num_tokens], both[num_tokens:]
+        if k < num_tokens:
+            weights *= x >= largest[k - 1]
+        if cuts_p:
+            _cut_top_p(weights, masses, x, top, largest, min(k, num_tokens), params.top_p[row : row + 1])
+    if params.min_p[row] > 0:
+        weights *= weights >= np.uint64(math.ceil(float(params.min_p[row]) * ONE))
     return weights
 
 
 def _largest(x: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """At least the `count` largest scores of each row, descending; all where there are not so many."""
-    num_tokens = x.shape[1]
-    if num_tokens <= _SORTED_WHOLE:
-        return np.sort(x, axis=1)[:, ::-1]
-    if count < num_tokens:
-        x = np.partition(x, num_tokens - count, axis=1)[:, num_tokens - count :]
-    return np.sort(x, axis=1)[:, ::-1]
+    """At least the `count` largest scores of x [n], descending; all where there are not so many."""
+    num_tokens = len(x)
+    if count < num_tokens > _SORTED_WHOLE:
+        x = np.partition(x, num_tokens - count)[num_tokens - count :]
+    return np.sort(x)[::-1]
 
 
 def _cut_top_p(
     weights: NDArray[np.uint64],
+    masses: NDArray[np.uint64],
     x: NDArray[np.float32],
     top: NDArray[np.float32],
     largest: NDArray[np.float32],
-    k: NDArray[np.int64],
+    k: int,
     top_p: NDArray[np.float32],
 ) -> None:
-    """Zero, in place, the weights of tokens whose mass before them is >= top_p of the row's sum.
+    """Zero, in place, the weights [n] of tokens whose mass before them is >= top_p [1] of their sum.
 
     Tokens are ordered by score, equals by index. Only values are sorted, never indices, and only as many of the
-    largest as it takes: the edge is a value, and of the tokens tied there with weight w the first
-    ceil((target - mass above) / w) in index order stay.
+    largest as it takes (`masses` are their weights): the edge is a value, and of the tokens tied there with weight w
+    the first ceil((target - mass above) / w) in index order stay.
     """
-    cuts, num_tokens = top_p < 1, x.shape[1]
-    target = ceil_share(weights.sum(axis=1), top_p)
-    while True:
-        masses = weights_from_scores(largest, top)
-        mass = np.cumsum(masses, axis=1)
-        count = largest.shape[1]
-        if count == num_tokens or not (cuts & (k > count) & (mass[:, -1] < target)).any():
-            break
-        largest = _largest(x, 8 * count)
+    target = ceil_share(weights.sum(keepdims=True), top_p)[0]
+    mass = np.cumsum(masses)
+    while len(largest) < k and mass[-1] < target:
+        largest = _largest(x, 8 * len(largest))
+        masses = weights_from_scores(largest[None], top)[0]
+        mass = np.cumsum(masses)
     # Behind the k-th only its equals are left: where the first k do not reach the target, the edge is the k-th value.
-    short = (mass < target[:, None]).sum(axis=1)
-    rows, column = np.arange(len(x)), np.minimum(short, np.minimum(k, count) - 1)
-    edge = largest[rows, column]
-    above = (masses * (largest > edge[:, None])).sum(axis=1)
-    each = np.maximum(masses[rows, column], np.uint64(1))
-    num_stay = (target - above + each - np.uint64(1)) // each
-    edge[~cuts] = _ILLEGAL
-    tied = x == edge[:, None]
-    if (cuts & (tied.sum(axis=1) > num_stay)).any():
-        rank = np.cumsum(tied, axis=1, dtype=np.uint64)
-        tied &= (rank <= num_stay[:, None]) | ~cuts[:, None]
-    weights *= tied | (x > edge[:, None])
+    column = min(int(mass.searchsorted(target)), k - 1)
+    edge = largest[column]
+    above = int(masses[: np.count_nonzero(largest > edge)].sum())
+    num_stay = -((above - int(target)) // max(int(masses[column]), 1))
+    stays = x >= edge
+    tied = x == edge
+    if np.count_nonzero(tied) > num_stay:
+        stays &= ~tied | (np.cumsum(tied) <= num_stay)
+    weights *= stays

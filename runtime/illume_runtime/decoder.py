@@ -32,7 +32,8 @@ class TokenEngine:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._model = stages.bundle.model
-        self._embedding = stages.bundle.table("token_embedding")
+        self._decoder = stages.bundle.stage("decoder")
+        self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)  # a map's own class is slow to index
         self._main = _Cache(stages)
         self._scratch = _Cache(stages)
         self._heads: dict[tuple[str, int], _Head] = {}
@@ -74,12 +75,11 @@ class TokenEngine:
         """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
-        bound.embeds[...] = self._embedding[tokens]
-        np.add(self._lengths[:, None], np.arange(num_new), out=bound.positions)
-        spec = self._stages.bundle.stage("decoder")
         with self._stages.span(
-            f"decode.{segment}", spec, num_rows, tokens=num_new, more_bytes=self._main.num_bytes(num_rows, self._slots)
+            f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
         ):
+            np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
+            np.add(self._lengths[:, None], bound.offsets, out=bound.positions)
             bound.run.run()
         self._lengths += num_new
         last: Embeds = bound.hidden[:, -1]
@@ -92,10 +92,10 @@ class TokenEngine:
         head = self._heads.get((segment, batch))
         if head is None:
             head = self._heads[segment, batch] = _Head(self._stages, segment, batch)
-        head.hidden[:] = hidden[:batch]
-        head.hidden_uncond[:] = hidden[batch:] if guided else hidden
-        head.guidance[:] = guidance
-        with self._stages.span(f"head.{segment}", self._stages.bundle.stage(f"head_{segment}"), batch, tokens=1):
+        with self._stages.span(f"head.{segment}", head.spec, batch, tokens=1):
+            head.hidden[:] = hidden[:batch]
+            head.hidden_uncond[:] = hidden[batch:] if guided else hidden
+            head.guidance[:] = guidance
             head.run.run()
         return head.logits
 
@@ -141,12 +141,14 @@ class TokenEngine:
 class _Bound:
     """The decoder bound to one cache at one shape."""
 
-    __slots__ = ("embeds", "hidden", "positions", "run")
+    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run")
 
     def __init__(self, stages: Stages, caches: dict[str, Embeds], rows: int, new: int) -> None:
         width = stages.bundle.model.hidden_size
         self.embeds = np.zeros((rows, new, width), np.float32)
         self.positions = np.zeros((rows, new), np.int64)
+        self.offsets = np.arange(new)
+        self.cache_bytes = sum(array.nbytes for array in caches.values())
         self.hidden = np.zeros((rows, new, width), np.float32)
         self.run: BoundRun = stages["decoder"].bind(
             {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
@@ -173,10 +175,6 @@ class _Cache:
             bound = self._bound[rows, slots, new] = _Bound(self._stages, views, rows, new)
         return bound
 
-    def num_bytes(self, rows: int, slots: int) -> int:
-        """Size of the cache of a batch."""
-        return rows * slots * 2 * self._stages.bundle.model.num_layers * self._floats_per_slot() * 4
-
     def views(self, rows: int, slots: int) -> dict[str, Embeds]:
         """Cache arrays [R, K, S, E] by input name; a larger batch than any before replaces the buffers.
 
@@ -188,7 +186,8 @@ class _Cache:
             self._bound.clear()
             self._views.clear()
             self._buffers = []  # gone before the larger ones are made
-            check_memory(self.num_bytes(rows, slots), f"the cache of {rows} sequences", "ask for fewer at once")
+            num_bytes = 2 * model.num_layers * count * np.dtype(np.float32).itemsize
+            check_memory(num_bytes, f"the cache of {rows} sequences", "ask for fewer at once")
             self._buffers = [np.zeros(count, np.float32) for _ in range(2 * model.num_layers)]
         views = self._views.get((rows, slots))
         if views is None:
@@ -213,7 +212,7 @@ class _Cache:
 class _Head:
     """A head bound at one batch size."""
 
-    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run")
+    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "spec")
 
     def __init__(self, stages: Stages, segment: str, batch: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -221,7 +220,8 @@ class _Head:
         self.hidden_uncond = np.zeros((batch, width), np.float32)
         self.guidance = np.ones(batch, np.float32)
         self.logits = np.zeros((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
-        self.run: BoundRun = stages[f"head_{segment}"].bind(
+        self.spec = stages.bundle.stage(f"head_{segment}")
+        self.run: BoundRun = stages[self.spec.name].bind(
             {"hidden": self.hidden, "hidden_uncond": self.hidden_uncond, "guidance": self.guidance},
             {"logits": self.logits},
         )
@@ -258,7 +258,7 @@ def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.i
     bound.embeds[:] = 0.0
     for target, row in zip(bound.embeds, rows, strict=True):
         target[: len(row)] = row
-    bound.positions[:] = starts[:, None] + np.arange(new)
+    np.add(starts[:, None], bound.offsets, out=bound.positions)
     bound.run.run()
     last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
     return last

@@ -31,12 +31,13 @@ def pixels_of_codes(
     """Pixels [B, 3, Y, X] in [-1, 1]; the noise of a picture depends on the seed and its request alone."""
     scheduler = stages.bundle.scheduler
     guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
-    code_map = _code_map(stages, codes)
-    if guidance != 1.0:
-        code_map = np.concatenate((code_map, np.zeros_like(code_map)))
     batch = len(codes)
-    x = np.stack([normal(sampling.seed, request, STREAM_NOISE, scheduler.latent_shape) for request in requests])
-    table = solver_steps(scheduler.solver, sampling.steps or scheduler.default_steps, scheduler.shift)
+    with stages.tracer.span("noise"):
+        code_map = _code_map(stages, codes)
+        if guidance != 1.0:
+            code_map = np.concatenate((code_map, np.zeros_like(code_map)))
+        x = np.stack([normal(sampling.seed, request, STREAM_NOISE, scheduler.latent_shape) for request in requests])
+        table = solver_steps(scheduler.solver, sampling.steps or scheduler.default_steps, scheduler.shift)
     previous: NDArray[np.float32] | None = None
     for i, step in enumerate(table):
         if cancel is not None and cancel():

@@ -50,24 +50,24 @@ def draw_codes(
     params = params_of_rows(sampling, [r.request for r in requests])
     chosen = np.zeros((len(requests), len(schedule.steps)), np.int64)
     hidden: Embeds | None = None
+    tokens = np.zeros(len(requests), np.int64)
     for k, step in enumerate(schedule.steps):
         if cancel is not None and cancel():
             raise Cancelled(f"cancelled after {k} of {len(schedule.steps)} tokens")
         if hidden is None:
             hidden = engine.start(rows, max(map(len, rows)) + schedule.num_tokens)
         else:
-            before = schedule.steps[k - 1]
-            start = schedule.segments[before.level].start
-            appended = np.empty((len(requests), 1 + len(step.tokens)), np.int64)
-            appended[:, 0] = chosen[:, k - 1] + start
-            appended[:, 1:] = step.tokens
-            hidden = engine.step(np.concatenate([appended] * len(sides)), step.segment)
+            start = schedule.segments[schedule.steps[k - 1].level].start
+            appended = np.empty((len(sides), len(requests), 1 + len(step.tokens)), np.int64)
+            appended[..., 0] = tokens + start
+            appended[..., 1:] = step.tokens
+            hidden = engine.step(appended.reshape(len(rows), -1), step.segment)
         logits = engine.logits(step.segment, hidden, guidance)
         with tracer.span(f"sample.{step.segment}", num_bytes=logits.nbytes):
             tokens = sample(logits, params.at_step(k))
-        if tokens.min() < 0:
-            raise EngineError(f"head_{step.segment}: no token can be drawn at step {k}; the logits are not finite")
-        chosen[:, k] = tokens
+            if tokens.min() < 0:
+                raise EngineError(f"head_{step.segment}: no token can be drawn at step {k}; the logits are not finite")
+            chosen[:, k] = tokens
         if on_progress is not None:
             row_ends = k + 1 == len(schedule.steps) or schedule.steps[k + 1].row != step.row
             preview = _preview(schedule, chosen[0], k + 1, code_color) if row_ends else None

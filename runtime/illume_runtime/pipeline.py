@@ -130,7 +130,8 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One picture per prompt."""
-        guided = [self._writer.draw(prompt) for prompt in prompts]
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.draw(prompt) for prompt in prompts]
         with self._lock.request():
             return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
 
@@ -161,7 +162,8 @@ class Pipeline:
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
         _check_pairs(images, instructions, "instructions")
-        guided = [self._writer.edit(instruction) for instruction in instructions]
+        with self.tracer.span("tokenize"):
+            guided = [self._writer.edit(instruction) for instruction in instructions]
         opened = _opened(images)
         with self._lock.request():
             embeds = [[e] for e in self._image_embeds(opened)]
@@ -215,7 +217,8 @@ class Pipeline:
         before re-enters as its visual tokens, any other image as the vision encoder sees it.
         """
         turns, images = conversation_from_messages(messages, self._schedule)
-        guided = self._writer.chat(turns)
+        with self.tracer.span("tokenize"):
+            guided = self._writer.chat(turns)
         opened = _opened(images)
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
         with self._lock.request():
@@ -240,7 +243,8 @@ class Pipeline:
     ) -> list[Answer]:
         _check_pairs(images, questions, "questions")
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
-        prompts = [self._writer.describe(question) for question in questions]
+        with self.tracer.span("tokenize"):
+            prompts = [self._writer.describe(question) for question in questions]
         answers: list[Answer] = []
         with self._lock.request():
             for first in range(0, len(prompts), MAX_DRAW_BATCH):
@@ -322,9 +326,10 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Picture]:
         pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
-        images = [image_from_pixels(one) for one in pixels]
-        if sources is not None:
-            images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
+        with self.tracer.span("image"):
+            images = [image_from_pixels(one) for one in pixels]
+            if sources is not None:
+                images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
         return [
             Picture(image, one, text, sampling.seed, request)
             for image, one, text, request in zip(images, codes, texts, requests, strict=True)

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from time import perf_counter_ns
 from types import TracebackType
+from typing import NamedTuple
 
 Argument = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One finished piece of work. Times are perf_counter_ns; `self_ns` leaves out the spans inside it on its thread."""
+class Span(NamedTuple):
+    """One finished piece of work. Times are perf_counter_ns; `self_ns` leaves out the spans inside it on its thread.
+
+    A tuple, because it is made in a third of the time that a frozen dataclass takes.
+    """
 
     name: str
     category: str

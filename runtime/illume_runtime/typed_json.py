@@ -1,6 +1,6 @@
 """Values of declared types from JSON, strictly: a wrong type, a missing key and an unknown key are errors with a path.
 
-Read are str, int, float, Literal, `X | Y`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and dataclasses. A
+Read are str, int, float, None, Literal, `X | Y`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and dataclasses. A
 dataclass is an object whose keys are its fields. A field's metadata may say `json` (its key, where that is not its
 name) or `from_key` (it is the key under which the object stands in a mapping). Of several dataclasses the first field
 tells which one an object is.
@@ -87,8 +87,8 @@ def _union(choices: tuple[Any, ...], data: Any, path: str, key: str) -> Any:
         raise ValueError(f"{path}: got {_shown(data)}, expected an object with one of the keys {', '.join(tags)}")
     for choice in choices:
         if isinstance(data, choice) and not isinstance(data, bool):
-            return _scalar(choice, data, path)
-    expected = " or ".join(NAMES[choice] for choice in choices)
+            return None if data is None else _scalar(choice, data, path)
+    expected = " or ".join(NAMES.get(choice, "null") for choice in choices)
     raise ValueError(f"{path}: got {_shown(data)}, expected {expected}")
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from illume_export.agreement import TIE, agreement
+from illume_export import cli_verify
+from illume_export.agreement import PROMPTS, TIE, Difference, agreement, texts_of
 from illume_export.greedy import GreedyTokens
 from illume_runtime.cli.main import main
 
@@ -21,8 +22,25 @@ def test_a_bundle_agrees_with_its_checkpoint(
     data = json.loads(capsys.readouterr().out)
     assert data["ok"]
     assert len(data["differences"]) == 7 + 3
-    assert [request["request"].split(":")[0] for request in data["requests"]] == ["describe", "draw", "edit"] * 2
-    assert all(request["agreeing"] == request["total"] > 0 or request["tie"] for request in data["requests"])
+    assert [request["kind"] for request in data["requests"]] == ["describe", "draw", "edit"] * 2
+    for request in data["requests"]:
+        difference = request["first_difference"]
+        assert request["agreeing"] == request["total"] > 0 if difference is None else difference["tie"]
+
+
+def test_a_difference_is_told_with_the_margin_that_it_had() -> None:
+    found = agreement("draw", "a red circle", (1, 9), GreedyTokens((1, 2, 3), (0.5, 0.25, 0.5)))
+    assert found.difference == Difference(1, 9, 2, 0.25)
+    text = cli_verify.text_of([], [found, agreement("edit", "add a star", (1,), GreedyTokens((1,), (0.5,)))])
+    assert "draw 'a red circle': DIFFERS at token 1 of 3: 9, PyTorch 2, which was ahead by 0.25 in logits" in text
+    assert [line.split() for line in text.splitlines() if line.startswith(("draw  ", "edit  "))] == [
+        ["draw", "0/1", "1/3", "0", "1"],
+        ["edit", "1/1", "1/1", "0", "0"],
+    ]
+
+
+def test_prompts_differ_from_one_another() -> None:
+    assert len(set(texts_of(PROMPTS, 50))) == 50
 
 
 def test_another_checkpoint_is_told_apart_with_exit_code_6(
@@ -88,5 +106,5 @@ AGREEMENTS = {
 def test_tokens_agree_up_to_ties(
     ids: tuple[int, ...], margins: tuple[float, ...], agreeing: int, tie: bool, ok: bool
 ) -> None:
-    found = agreement("request", ids, GreedyTokens((1, 2, 3), margins))
-    assert (found.agreeing, found.tie, found.ok) == (agreeing, tie, ok)
+    found = agreement("draw", "a star", ids, GreedyTokens((1, 2, 3), margins))
+    assert (found.agreeing, found.difference is not None and found.difference.tie, found.ok) == (agreeing, tie, ok)

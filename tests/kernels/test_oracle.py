@@ -247,12 +247,16 @@ def test_a_sequence_of_tokens_is_pinned():
 def test_a_million_draws_have_the_exact_distribution(scalars):
     logits = random_logits(2, 1, 24, 1.0)
     chances = probabilities(logits, SampleParams.broadcast(1, **scalars))[0]
+    weights = oracle.support(logits, SampleParams.broadcast(1, **scalars))
     counts = np.zeros(24)
-    request = np.arange(1000)
+    request = np.tile(np.arange(1000), 50)
     for first in range(0, 1000, 50):
         step = np.repeat(np.arange(first, first + 50), 1000)
-        params = SampleParams.broadcast(50_000, seed=2024, request=np.tile(request, 50), step=step, **scalars)
-        counts += np.bincount(sample(np.broadcast_to(logits, (50_000, 24)), params), minlength=24)
+        params = SampleParams.broadcast(50_000, seed=2024, request=request, step=step, **scalars)
+        tokens = oracle.draw(np.broadcast_to(weights, (50_000, 24)), params)
+        few = SampleParams.broadcast(100, seed=2024, request=request[:100], step=step[:100], **scalars)
+        assert (tokens[:100] == sample(np.broadcast_to(logits, (100, 24)), few)).all()
+        counts += np.bincount(tokens, minlength=24)
     assert counts.sum() == 1_000_000
     assert (counts[chances == 0] == 0).all()
     expected = 1e6 * chances[chances > 0]

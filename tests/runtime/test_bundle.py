@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from bundle_folder import graph, list_files, manifest_json, set_key, write_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bundle_folder import graph, list_files, manifest_json, set_key, write_bundle
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.limits import MAX_BUNDLE_JSON_BYTES

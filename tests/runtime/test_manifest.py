@@ -3,7 +3,6 @@
 import json
 
 from bundle_folder import manifest_json
-
 from illume_runtime.manifest import json_from_manifest, manifest_from_json
 from illume_runtime.programs import Force, Repeat, Sample
 

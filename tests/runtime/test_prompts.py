@@ -1,8 +1,8 @@
 """Prompts are the bundle's templates, filled."""
 
 import pytest
-from bundle_folder import CONTROLS, manifest_json, write_bundle
 
+from bundle_folder import CONTROLS, manifest_json, write_bundle
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import UsageError
 from illume_runtime.manifest import manifest_from_json

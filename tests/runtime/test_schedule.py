@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from bundle_folder import CONTROLS, manifest_json, resolution, set_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundle_folder import CONTROLS, manifest_json, resolution, set_key
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.manifest import Segment, Vocabulary, manifest_from_json
 from illume_runtime.programs import Resolution

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from bundle_folder import CONTROL_TEXTS, CONTROLS, byte_tokenizer, write_bundle
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
+from bundle_folder import CONTROL_TEXTS, CONTROLS, byte_tokenizer, write_bundle
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.limits import MAX_PROMPT_CHARS

@@ -5,13 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, TEXT, Packed
 from illume_training.lessons import Lessons
 
-TEXT_WEIGHT = 1.5  # of a text token beside an image token: an answer is one token, a picture sixty-four
+TEXT_WEIGHT = 5.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
+
+
+@torch.no_grad()
+def start_code_embeddings(model: Illume) -> None:
+    """Puts the code vectors, turned at random into the model's width, into the embeddings of the codes.
+
+    Codes that mean alike are then written alike from the first step, and what is learnt of one serves its neighbours.
+    The noise that stays keeps near codes apart.
+    """
+    start, end = model.config.level0_segment
+    vectors = model.image_tokenizer.code_vectors()
+    turn, _ = torch.linalg.qr(torch.randn(model.config.language_model.hidden_size, vectors.shape[1]))
+    table = model.language_model.model.embed_tokens.weight
+    table[start:end] = 0.5 * table[start:end] + (vectors - vectors.mean(0)) @ turn.T.to(vectors)
 
 
 class LanguageTrainer(nn.Module):
@@ -28,18 +41,17 @@ class LanguageTrainer(nn.Module):
         device = self.language_model.head_weight.device
         cells = self.adapter(lessons.features.to(device)).flatten(0, 1)  # [pictures * 64, D]
         text, image, num_text, num_image, num_rows = (torch.zeros((), device=device) for _ in range(5))
-        with sdpa_kernel(SDPBackend.MATH if device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
-            for group in lessons.groups:
-                hidden, ids, kinds = self._hidden(group, cells, device)
-                for kind, (start, end) in ((TEXT, self.config.text_segment), (IMAGE, self.config.level0_segment)):
-                    learnt = kinds[:, 1:] == kind
-                    logits = self.language_model.logits(hidden[:, :-1][learnt], start, end).float()
-                    nll = F.cross_entropy(logits, ids[:, 1:][learnt] - start, reduction="sum")
-                    if kind == TEXT:
-                        text, num_text = text + nll, num_text + learnt.sum()
-                    else:
-                        image, num_image = image + nll, num_image + learnt.sum()
-                num_rows = num_rows + ids.shape[0]
+        for group in lessons.groups:
+            hidden, ids, kinds = self._hidden(group, cells, device)
+            for kind, (start, end) in ((TEXT, self.config.text_segment), (IMAGE, self.config.level0_segment)):
+                learnt = kinds[:, 1:] == kind
+                logits = self.language_model.logits(hidden[:, :-1][learnt], start, end).float()
+                nll = F.cross_entropy(logits, ids[:, 1:][learnt] - start, reduction="sum")
+                if kind == TEXT:
+                    text, num_text = text + nll, num_text + learnt.sum()
+                else:
+                    image, num_image = image + nll, num_image + learnt.sum()
+            num_rows = num_rows + ids.shape[0]
         loss = (TEXT_WEIGHT * text + image) / num_rows / 10.0
         figures = {
             "text_nll": float(text.detach() / num_text.clamp_min(1)),

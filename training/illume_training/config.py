@@ -14,6 +14,7 @@ from illume_training.lessons import Mixture
 from illume_training.loop import Schedule
 
 PHASES: Final = ("vision", "vae", "tokenizer", "denoiser", "stage1", "stage2", "stage3")
+_NAMES: Final = {int: "a whole number", str: "a path", bool: "true or false", dict: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,25 @@ def training_config_from_file(path: Path) -> TrainingConfig:
         raise UsageError(f"{path}: no such file; expected a training configuration such as illume-tiny.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
-    _expect_keys(path, "", data, {"seed", "run", "output", "mixed_precision", "compile", "phases"})
+    kinds = {"seed": int, "run": str, "output": str, "mixed_precision": bool, "compile": bool, "phases": dict}
+    _expect_keys(path, "", data, set(kinds))
+    for key, kind in kinds.items():
+        if type(data[key]) is not kind:
+            raise UsageError(f"{path}: {key}: got {data[key]!r}, expected {_NAMES[kind]}")
     phases = data["phases"]
     _expect_keys(path, "phases", phases, set(PHASES))
     return TrainingConfig(
-        int(data["seed"]),
+        data["seed"],
         Path(data["run"]),
         Path(data["output"]),
-        bool(data["mixed_precision"]),
-        bool(data["compile"]),
+        data["mixed_precision"],
+        data["compile"],
         {name: _phase(path, name, phases[name]) for name in PHASES},
     )
 
 
-def _phase(path: Path, name: str, data: dict[str, Any]) -> PhaseConfig:
-    values = dict(data)
+def _phase(path: Path, name: str, data: object) -> PhaseConfig:
+    values = dict(_table(path, f"phases.{name}", data))
     mixture = values.pop("mixture", None)
     if (mixture is None) == name.startswith("stage"):
         raise UsageError(
@@ -70,16 +75,25 @@ def _phase(path: Path, name: str, data: dict[str, Any]) -> PhaseConfig:
     )
 
 
-def _dataclass(path: Path, where: str, cls: type[Any], values: dict[str, Any]) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+def _dataclass(path: Path, where: str, cls: type[Any], data: object) -> Any:
+    values, fields = _table(path, where, data), {f.name: f for f in dataclasses.fields(cls)}
     required = {name for name, f in fields.items() if f.default is dataclasses.MISSING}
     unknown, missing = sorted(set(values) - set(fields)), sorted(required - set(values))
     if unknown or missing:
         raise UsageError(f"{path}: {where}: unknown keys {unknown}, missing keys {missing}; known: {sorted(fields)}")
     for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise UsageError(f"{path}: {where}.{key}: got {value!r}, expected a number >= 0")
+        whole = fields[key].type == "int"
+        least = 1 if key in ("steps", "batch_size") else 0
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= least:
+            kind = "a whole number" if whole else "a number"
+            raise UsageError(f"{path}: {where}.{key}: got {value!r}, expected {kind} >= {least}")
     return cls(**values)
+
+
+def _table(path: Path, where: str, data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: {where}: got {data!r}, expected a table")
+    return data
 
 
 def _expect_keys(path: Path, where: str, data: dict[str, Any], keys: set[str]) -> None:

@@ -63,7 +63,7 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
         later.append(("draw", partial(_draw, writer, text, index, follow_up)))
     for _ in range(mixture.ask):
         scene = sample_scene(rng, "train")
-        later.append(("ask", partial(_ask, writer, _questions(scene, rng, 5), shown(scene))))
+        later.append(("ask", partial(_ask, writer, _questions(scene, rng, 10), shown(scene))))
     for _ in range(mixture.edit):
         edit = sample_edit(rng, "train")
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
@@ -81,7 +81,7 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
 
 
 def _questions(scene: Scene, rng: Random, most: int) -> list[tuple[str, str]]:
-    questions = [sample_question(scene, rng) for _ in range(rng.randint(1, most))]
+    questions = [sample_question(scene, rng) for _ in range(rng.randint((most + 1) // 2, most))]
     return list({q.text: (q.text, q.answer) for q in questions}.values())
 
 

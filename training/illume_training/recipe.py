@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
-from illume_training.alignment import LanguageTrainer
+from illume_training.alignment import LanguageTrainer, start_code_embeddings
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.dialogue import Writer
@@ -189,8 +190,8 @@ class Recipe:
         if float(model.vae.latent_std.std()) == 0.0:
             pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-latents", "train", 256)[0])
             measure_latents(model.vae, pixels.to(self.device))
-            self._replace("vae", model.vae)
             self._paint_codes()
+            self._replace("vae", model.vae)  # last: what lies there says that all of this is done
 
         latents, codes = self._latent_pool()
         denoiser = torch.compile(model.denoiser) if self.config.compile else model.denoiser
@@ -219,16 +220,18 @@ class Recipe:
                 codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
                 with self._precision():
                     latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
-                parts.append((latents.half().cpu(), codes.short().cpu()))
+                parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
             temporary = path.with_suffix(".tmp")
-            save_file(
-                {"latents": torch.cat([p[0] for p in parts]), "codes": torch.cat([p[1] for p in parts])}, temporary
-            )
+            latents, codes = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
+            save_file({"latents": latents, "codes": codes}, temporary)
             temporary.replace(path)
         pool = load_file(path)
         return pool["latents"], pool["codes"]
 
     def _train_stage1(self) -> None:
+        if self.start is None:
+            torch.manual_seed(self.config.seed)
+            start_code_embeddings(self.model)
         self._stage("stage1")
 
     def _train_stage2(self) -> None:
@@ -248,7 +251,9 @@ class Recipe:
         def batch(step: int) -> Lessons:
             return make_lessons(f"{self.config.seed}-{name}-{step}", mixture, writer, encode)
 
-        self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
+        # Chosen once: the choice holds for all threads, also the one that makes the next batch meanwhile.
+        with sdpa_kernel(SDPBackend.MATH if self.device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
+            self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
 
     @torch.no_grad()
     def _paint_codes(self) -> None:

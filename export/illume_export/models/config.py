@@ -34,9 +34,9 @@ class LanguageModelConfig:
     num_kv_heads: int = 2
     head_dim: int = 32
     mlp_size: int = 640
-    rope_theta: float = 10000.0
+    rope_theta: float = 500.0
     rms_norm_eps: float = 1e-6
-    attention_bias: bool = False
+    attention_bias: bool = True
     tie_word_embeddings: bool = True
     max_context: int = 512
 

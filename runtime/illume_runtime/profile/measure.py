@@ -67,24 +67,23 @@ def measure(
 
 
 def cold_start_ms(command: Sequence[str], *, repeats: int) -> list[float]:
-    """Milliseconds from the start of `illume COMMAND` in a new process to the first byte that it prints.
+    """Milliseconds from the start of `illume COMMAND` in a new process to the first byte that it prints."""
+    return [first_byte_ms(["illume_runtime", *command]) for _ in range(repeats)]
+
+
+def first_byte_ms(command: Sequence[str]) -> float:
+    """Milliseconds from the start of `python -m COMMAND` to the first byte that it prints.
 
     Raises EngineError with the process's own words if it prints nothing.
     """
-    times_ms = []
-    for _ in range(repeats):
-        start_s = perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-m", "illume_runtime", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            first = process.stdout.read(1)
-            times_ms.append((perf_counter() - start_s) * 1e3)
-            process.stdout.read()
-            words = process.stderr.read().decode(errors="replace").strip()
-        if not first:
-            raise EngineError(f"cold start: illume {' '.join(command)} printed nothing: {words}")
-    return times_ms
+    start_s = perf_counter()
+    with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.read(1)
+        time_ms = (perf_counter() - start_s) * 1e3
+        process.stdout.read()
+        words = process.stderr.read().decode(errors="replace").strip()
+    if not first:
+        raise EngineError(f"cold start: python -m {' '.join(command)} printed nothing: {words}")
+    return time_ms

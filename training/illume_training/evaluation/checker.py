@@ -13,16 +13,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_training.evaluation.segmentation import grown, regions
+from illume_training.evaluation.segmentation import Region, grown, regions
 from illume_training.world.palette import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from illume_training.world.render import background_picture, coverage, tinted
 from illume_training.world.scene import BACKGROUNDS, Background
 
-_COARSE: Final = 4  # pixels of a block in which backgrounds are compared
+_COARSE: Final = 8  # pixels of a block in which backgrounds are compared
 _NEAR: Final = 20.0  # colour distance within which a block is background
-_FAR: Final = 36.0  # colour distance from which a pixel may be an object
+_FAR: Final = {False: 50.0, True: 30.0}  # in sepia or not: colour distance from which a pixel may be an object
 _MIN_AREA: Final = 45  # pixels; the smallest object has 150
 _HALF: Final = 32  # half the side of the window in which shapes are compared
+_FINALISTS: Final = 6  # templates that are compared at every place
 _MIN_LIKENESS: Final = 0.45  # below it a region is something that this world has no name for
 
 Field = NDArray[np.float32]
@@ -63,7 +64,7 @@ def see(picture: NDArray[np.uint8]) -> SeenPicture:
 def _likely_backgrounds(pixels: Field) -> list[tuple[Background, bool]]:
     """The best plain and the best sepia background, the second one only where it explains nearly as much."""
     blocks = _blocks(pixels)
-    distance = np.sqrt(((_background_blocks() - blocks) ** 2).sum(-1))  # [48, 64, 64]
+    distance = np.sqrt(((_background_blocks() - blocks) ** 2).sum(-1))  # [48, 32, 32]
     near = distance < _NEAR
     share = near.mean(axis=(1, 2))
     score = share - np.where(near, distance, 0).sum(axis=(1, 2)) / np.maximum(near.sum(axis=(1, 2)), 1) / 200.0
@@ -77,71 +78,119 @@ def _likely_backgrounds(pixels: Field) -> list[tuple[Background, bool]]:
 def _view(pixels: Field, background: Background, sepia: bool) -> tuple[SeenPicture, float]:
     """The picture seen against one background, and how well that explains it: residual colours count against it."""
     ground = background_picture(background, sepia).astype(np.float32)
-    distance = np.sqrt(((pixels - ground) ** 2).sum(-1))
+    distance = np.sqrt((_smoothed(pixels - ground) ** 2).sum(-1))
     found: list[tuple[SeenObject, bool, float]] = []
-    for rows, columns, own in regions(grown(distance > _FAR)):
-        if own.sum() < _MIN_AREA:
-            continue
-        found.append(_object(pixels, ground, distance, rows, columns, own, sepia))
+    for region in regions(grown(distance > _FAR[sepia])):
+        if region[2].sum() >= _MIN_AREA:
+            one = _object(pixels, ground, distance, *region, sepia)
+            parts = _parts(pixels, ground, *region, sepia) if one[0].shape == "unknown" else []
+            found += [_object(pixels, ground, distance, *part, sepia) for part in parts] or [one]
     votes = sum(1 if outlined else -1 for _, outlined, _ in found)
     style = "sepia" if sepia else "outline" if votes > 0 else "plain"
-    calm = distance[distance <= _FAR]
+    calm = distance[distance <= _FAR[sepia]]
     unexplained = float(calm.mean()) if calm.size else 255.0
     off = float(np.mean([error for _, _, error in found])) if found else 0.0
     return SeenPicture(background, style, tuple(o for o, _, _ in found)), -unexplained - 0.5 * off
+
+
+def _parts(
+    pixels: Field, ground: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
+) -> list[Region]:
+    """What a region falls into where the picture is not smoothed: objects whose edges nearly touch."""
+    sharp = np.sqrt(((pixels[rows, columns] - ground[rows, columns]) ** 2).sum(-1))
+    return [
+        (
+            slice(rows.start + y.start, rows.start + y.stop),
+            slice(columns.start + x.start, columns.start + x.stop),
+            part,
+        )
+        for y, x, part in regions(own & (sharp > 2.0 * _FAR[sepia]))
+        if part.sum() >= _MIN_AREA
+    ]
 
 
 def _object(
     pixels: Field, ground: Field, distance: Field, rows: slice, columns: slice, own: NDArray[np.bool_], sepia: bool
 ) -> tuple[SeenObject, bool, float]:
     """The object in one region, whether it is drawn in outline, and how far its colour is from the palette."""
+    below = ground[rows, columns]
+    difference = pixels[rows, columns] - below
     inside = np.where(own, distance[rows, columns], 0.0)
     strong = inside >= np.quantile(inside[own], 0.6)
-    difference = pixels[rows, columns][strong] - ground[rows, columns][strong]
-    full = np.median(difference, axis=0)
-    color = full + np.median(ground[rows, columns][strong], axis=0)
-    alpha = ((pixels[rows, columns] - ground[rows, columns]) @ full) / max(float(full @ full), 1.0)
+    full = np.median(difference[strong], axis=0)
+    alpha = (difference @ full) / max(float(full @ full), 1.0)
     alpha = np.where(own, np.clip(alpha, 0.0, 1.0), 0.0).astype(np.float32)
+    fit = _best_template(alpha, rows.start, columns.start)
+    known = fit.likeness >= _MIN_LIKENESS
+    # Least squares over the template's coverage: the edges of a thin or blurred shape do not mix into its colour.
+    weight = np.where(own, fit.coverage, 0.0) if known else strong.astype(np.float32)
+    color = np.median(below[strong], axis=0) + np.tensordot(weight, difference, 2) / max(float((weight**2).sum()), 1.0)
     names = list(COLORS)
-    palette = np.stack([tinted(COLORS[name], sepia) for name in names])
-    errors = np.sqrt(((palette - color) ** 2).sum(-1))
-    (shape, size, outlined), x, y, likeness = _best_template(alpha, rows.start, columns.start)
+    errors = np.sqrt(((np.stack([tinted(COLORS[name], sepia) for name in names]) - color) ** 2).sum(-1))
     name = None if sepia else names[int(errors.argmin())]
-    known = shape if likeness >= _MIN_LIKENESS else "unknown"
-    return SeenObject(known, name, size, x, y, likeness), outlined, float(errors.min())
+    seen = SeenObject(fit.shape if known else "unknown", name, fit.size, fit.x, fit.y, fit.likeness)
+    return seen, fit.outlined, float(errors.min())
 
 
-def _best_template(alpha: Field, top: int, left: int) -> tuple[tuple[str, str, bool], float, float, float]:
-    """The template most like the coverage, its centre in the picture (x, y), and the likeness."""
-    side = 2 * _HALF + 1
-    keys, stack, centres = _templates()
-    total = float(alpha.sum())
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The template most like a region: what it is, its centre in the picture, and its coverage of the region."""
+
+    shape: str
+    size: str
+    outlined: bool
+    x: float
+    y: float
+    likeness: float
+    coverage: Field
+
+
+def _best_template(alpha: Field, top: int, left: int) -> _Fit:
+    """The fit to a region's coverage [Y, X]; top and left are the region's corner in the picture."""
+    keys, stack, areas, centres = _templates()
+    side, total = stack.shape[1], float(alpha.sum())
+    nothing = _Fit(*keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0, alpha)
     if max(alpha.shape) > side - 4 or total < 1.0:
-        return keys[0], left + alpha.shape[1] / 2, top + alpha.shape[0] / 2, 0.0
+        return nothing
     yy, xx = np.mgrid[: alpha.shape[0], : alpha.shape[1]]
-    mass = float((alpha * yy).sum()) / total, float((alpha * xx).sum()) / total
-    areas = stack.sum(axis=(1, 2))
-    plausible = np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total))
-    best = (0.0, 0, 0, 0)
-    for index in plausible.tolist():
-        # Where the region's corner falls in the window when the centres of mass agree.
-        base_y, base_x = (round(_HALF + c - m) for c, m in zip(centres[index], mass, strict=True))
-        for y in (base_y - 1, base_y, base_y + 1):
-            for x in (base_x - 1, base_x, base_x + 1):
-                if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
-                    continue
-                part = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
-                common = float(np.minimum(part, alpha).sum())
-                likeness = common / (float(areas[index]) + total - common)
-                if likeness > best[0]:
-                    best = likeness, index, y, x
-    likeness, index, y, x = best
-    return keys[index], float(left + _HALF - x), float(top + _HALF - y), likeness
+    mass = np.array([(alpha * yy).sum(), (alpha * xx).sum()]) / total
+
+    def likeness(index: int, y: int, x: int) -> float:
+        if min(y, x) < 0 or y + alpha.shape[0] > side or x + alpha.shape[1] > side:
+            return 0.0
+        common = float(np.minimum(stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]], alpha).sum())
+        return common / (float(areas[index]) + total - common)
+
+    # Where the region's corner falls in the window when the centres of mass agree; the best few move by a pixel.
+    corners = np.rint(_HALF + centres - mass).astype(int).tolist()
+    plausible = np.flatnonzero((areas > 0.5 * total) & (areas < 2.0 * total)).tolist()
+    first = sorted(((likeness(i, *corners[i]), i) for i in plausible), reverse=True)[:_FINALISTS]
+    moved = ((i, corners[i][0] + dy, corners[i][1] + dx) for _, i in first for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+    best, index, y, x = max(((likeness(*place), *place) for place in moved), default=(0.0, 0, 0, 0))
+    if best == 0.0:
+        return nothing
+    covered = stack[index, y : y + alpha.shape[0], x : x + alpha.shape[1]]
+    return _Fit(*keys[index], float(left + _HALF - x), float(top + _HALF - y), best, covered)
+
+
+def _smoothed(pixels: Field) -> Field:
+    """[Y, X, C] with every pixel the mean of its 3x3 neighbours: the noise of single pixels makes no objects."""
+    for axis in (0, 1):
+        size = pixels.shape[axis]
+        first, last = pixels.take([0], axis), pixels.take([-1], axis)
+        wide = np.concatenate((first, pixels, last), axis)
+        before, after = wide.take(range(size), axis), wide.take(range(2, size + 2), axis)
+        pixels = (before + pixels + after) / np.float32(3)
+    return pixels
 
 
 @cache
-def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64]]:
-    """(shape, size, outlined), windows [48, 65, 65] and centres of mass [48, 2] from the window's middle."""
+def _templates() -> tuple[list[tuple[str, str, bool]], Field, Field, NDArray[np.float64]]:
+    """(shape, size, outlined), windows [96, 65, 65], areas [96], and centres of mass [96, 2] from the middle.
+
+    The second half is the first one blurred (standard deviation 1.4 pixels): a small star that was blurred is still
+    more like a blurred star than like a diamond.
+    """
     keys = [(shape, size, outlined) for shape in SHAPES for size in SIZES for outlined in (False, True)]
     side = 2 * _HALF + 1
     stack = np.zeros((len(keys), side, side), np.float32)
@@ -152,12 +201,14 @@ def _templates() -> tuple[list[tuple[str, str, bool]], Field, NDArray[np.float64
         stack[i, _HALF - half : _HALF + half + 1, _HALF - half : _HALF + half + 1] = alpha
         yy, xx = np.mgrid[-_HALF : _HALF + 1, -_HALF : _HALF + 1]
         centres[i] = (stack[i] * yy).sum() / stack[i].sum(), (stack[i] * xx).sum() / stack[i].sum()
-    return keys, stack, centres
+    blurred = np.moveaxis(_smoothed(_smoothed(_smoothed(np.moveaxis(stack, 0, -1)))), -1, 0)
+    both = np.concatenate((stack, blurred))
+    return keys * 2, both, both.sum(axis=(1, 2)), np.concatenate((centres, centres))
 
 
 @cache
 def _background_blocks() -> Field:
-    """[48, 64, 64, 3]: all backgrounds in plain colours, then in sepia."""
+    """[48, 32, 32, 3]: all backgrounds in plain colours, then in sepia."""
     return np.stack(
         [
             _blocks(background_picture(background, sepia).astype(np.float32))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Region = tuple[slice, slice, NDArray[np.bool_]]  # rows, columns, and the region's own mask within them
+
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask [Y, X] with its four neighbours' pixels added."""
@@ -16,8 +18,8 @@ def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return result
 
 
-def regions(mask: NDArray[np.bool_]) -> list[tuple[slice, slice, NDArray[np.bool_]]]:
-    """Connected regions of mask [Y, X]: rows, columns and the region's own mask within them.
+def regions(mask: NDArray[np.bool_]) -> list[Region]:
+    """Connected regions of mask [Y, X].
 
     Works on horizontal runs: runs of neighbouring rows that touch are united (union-find).
     """
@@ -32,6 +34,9 @@ def regions(mask: NDArray[np.bool_]) -> list[tuple[slice, slice, NDArray[np.bool
 
     above: list[int] = []
     for y, row in enumerate(mask):
+        if not row.any():
+            above = []
+            continue
         edges = np.flatnonzero(np.diff(np.concatenate(([False], row, [False])).astype(np.int8)))
         here: list[int] = []
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
@@ -49,7 +54,7 @@ def regions(mask: NDArray[np.bool_]) -> list[tuple[slice, slice, NDArray[np.bool
     return [_region(group) for group in groups.values()]
 
 
-def _region(runs: list[tuple[int, int, int]]) -> tuple[slice, slice, NDArray[np.bool_]]:
+def _region(runs: list[tuple[int, int, int]]) -> Region:
     top, bottom = runs[0][0], runs[-1][0] + 1
     left, right = min(run[1] for run in runs), max(run[2] for run in runs)
     own = np.zeros((bottom - top, right - left), bool)

@@ -1,23 +1,37 @@
-"""The model in plain PyTorch, slow and obvious: what the runtime's tokens are compared with.
+"""The model in plain PyTorch, run as the public reference runs its own: the runtime is compared with it.
 
-No cache, no compiled schedule, no batching: every token takes a whole pass over the sequence (with guidance two),
-the logits of the whole vocabulary, and a mask. Greedy only.
+Every token takes a step, also one that the grammar forces. A step of guidance is two passes, each with a cache that
+concatenation makes longer; each pass gives the logits of the whole vocabulary, and a mask leaves the legal ones.
+Shapes: B sequences, T tokens, D width, V vocabulary, Y X grid.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn import functional as F
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.greedy import GreedyTokens
 from illume_export.models import Illume
+from illume_export.models.language_model import DecoderLayer, LanguageModel, rotate
+from illume_runtime.solver import SolverStep
+
+Choose = Callable[[Tensor], Tensor]
+"""Tokens [B] from scores [B, V], which are -inf where a token is not legal."""
+
+
+def likeliest(scores: Tensor) -> Tensor:
+    """The token with the largest score."""
+    return scores.argmax(-1)
 
 
 class EagerPipeline:
-    """Greedy answers and pictures of one model. Pictures are [256, 256, 3] uint8."""
+    """Answers, codes and pictures of one model. Pictures are [256, 256, 3] uint8."""
 
     def __init__(self, model: Illume, tokenizer_json: str) -> None:
         self.model = model
@@ -25,44 +39,88 @@ class EagerPipeline:
         self.tokenizer = Tokenizer.from_str(tokenizer_json)
         self.tokenizer.encode_special_tokens = True  # what a user types never becomes a control token
 
+    @torch.inference_mode()
     def describe(self, picture: np.ndarray, question: str, *, max_tokens: int) -> GreedyTokens:
         """The answer's text ids, without the control token that ends it."""
-        sequence = self._prompt(question, picture)
+        sequence = _Sequences(self.model.language_model)
         start, end = self.config.text_segment
-        stops = {self.config.controls.end, self.config.controls.start_of_image}
+        legal = torch.zeros(self.config.language_model.vocab_size, dtype=torch.bool)
+        legal[start:end] = True
+        legal[self.config.controls.start_of_image] = False
+        embeds = self.prompt(question, picture)[None]
         ids: list[int] = []
         margins: list[float] = []
         while len(ids) < max_tokens:
-            token, margin = _best(self._logits(sequence), start, end)
-            margins.append(margin)
-            if token in stops:
+            scores = sequence.append(embeds).masked_fill(~legal, float("-inf"))
+            token = likeliest(scores)
+            margins += _margins(scores).tolist()
+            if token.item() == self.config.controls.end:
                 break
-            ids.append(token)
-            sequence = torch.cat((sequence, self._embed(token)))
+            ids.append(int(token))
+            embeds = self.model.language_model.embed(token[:, None])
         return GreedyTokens(tuple(ids), tuple(margins))
 
     def draw(self, prompt: str, picture: np.ndarray | None = None, *, guidance: float) -> GreedyTokens:
-        """The codes of a picture in raster order, from 0 within the segment; with a picture it is an edit."""
-        controls, (start, end) = self.config.controls, self.config.level0_segment
-        sequences = [self._prompt(prompt, picture), self._prompt("", picture)]
-        codes: list[int] = []
-        margins: list[float] = []
+        """The likeliest codes in raster order, from 0 within the segment; with a picture it is an edit."""
+        codes, margins = self.codes(prompt, picture, guidance=guidance)
+        return GreedyTokens(tuple(codes[0].tolist()), tuple(margins[0].tolist()))
 
-        def append(token: int) -> None:
-            sequences[:] = [torch.cat((sequence, self._embed(token))) for sequence in sequences]
+    @torch.inference_mode()
+    def codes(
+        self,
+        prompt: str,
+        picture: np.ndarray | None = None,
+        *,
+        guidance: float,
+        num_pictures: int = 1,
+        choose: Choose = likeliest,
+    ) -> tuple[Tensor, Tensor]:
+        """Codes [B, Y X] of a batch of pictures of one prompt, and by how much the best score was ahead [B, Y X]."""
+        sides = [(_Sequences(self.model.language_model), self.prompt(text, picture)) for text in (prompt, "")]
+        pending = [embeds.expand(num_pictures, -1, -1) for _, embeds in sides]
+        codes: list[Tensor] = []
+        margins: list[Tensor] = []
+        for start, end in self._grammar():
+            cond, uncond = (side.append(embeds) for (side, _), embeds in zip(sides, pending, strict=True))
+            scores = uncond + guidance * (cond - uncond)
+            legal = torch.zeros(scores.shape[-1], dtype=torch.bool)
+            legal[start:end] = True
+            scores = scores.masked_fill(~legal, float("-inf"))
+            tokens = choose(scores)
+            if end - start > 1:
+                codes.append(tokens - start)
+                margins.append(_margins(scores))
+            pending = [self.model.language_model.embed(tokens[:, None])] * 2
+        return torch.stack(codes, 1), torch.stack(margins, 1)
 
-        append(controls.start_of_image)
+    @torch.inference_mode()
+    def pictures(self, codes: Tensor, noise: Tensor, steps: Sequence[SolverStep], *, guidance: float) -> np.ndarray:
+        """Pictures [B, 256, 256, 3] of codes [B, Y X]; `noise` [B, C, Y, X] is where the flow begins."""
+        batch, size = len(codes), self.config.grid_size
+        code_map = self.model.image_tokenizer.code_map(codes.view(batch, size, size))
+        both = torch.cat((torch.zeros_like(code_map), code_map))
+        x, previous = noise, torch.zeros_like(noise)
+        for step in steps:
+            time = torch.full((2 * batch,), step.time)
+            uncond, cond = self.model.denoiser(torch.cat((x, x)), time, both).chunk(2)
+            velocity = uncond + guidance * (cond - uncond)
+            x = x + step.dt * (step.c_cur * velocity + step.c_prev * previous)
+            previous = velocity
+        pixels = (self.model.vae.decode(x).clamp(-1.0, 1.0) + 1.0) * 127.5
+        return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+    def _grammar(self) -> Iterator[tuple[int, int]]:
+        """The legal ids [start, end) of each token of a picture, and of the one that ends the answer."""
+        c = self.config.controls
+        yield c.start_of_image, c.start_of_image + 1
         for _ in range(self.config.grid_size):
             for _ in range(self.config.grid_size):
-                cond, uncond = (self._logits(sequence) for sequence in sequences)
-                token, margin = _best(uncond + guidance * (cond - uncond), start, end)
-                codes.append(token - start)
-                margins.append(margin)
-                append(token)
-            append(controls.end_of_line)
-        return GreedyTokens(tuple(codes), tuple(margins))
+                yield self.config.level0_segment
+            yield c.end_of_line, c.end_of_line + 1
+        yield c.end_of_image, c.end_of_image + 1
+        yield c.end, c.end + 1
 
-    def _prompt(self, text: str, picture: np.ndarray | None) -> Tensor:
+    def prompt(self, text: str, picture: np.ndarray | None) -> Tensor:
         """Embeddings [T, D]: begin, user, the text, the picture, assistant."""
         c = self.config.controls
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
@@ -73,20 +131,45 @@ class EagerPipeline:
 
     def _rows(self, picture: np.ndarray) -> list[Tensor]:
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-        with torch.no_grad():
-            embeds: Tensor = self.model.adapter(self.model.vision_encoder(pixels))[0]
+        embeds: Tensor = self.model.adapter(self.model.vision_encoder(pixels))[0]
         end_of_line = self._embed(self.config.controls.end_of_line)
         rows = torch.split(embeds, self.config.grid_size)
         return [part for row in rows for part in (row, end_of_line)]
 
     def _embed(self, *ids: int) -> Tensor:
-        with torch.no_grad():
-            return self.model.language_model.embed(torch.tensor(ids, dtype=torch.int64))
+        return self.model.language_model.embed(torch.tensor(ids, dtype=torch.int64))
 
-    def _logits(self, sequence: Tensor) -> Tensor:
-        model = self.model.language_model
-        with torch.no_grad():
-            return model.logits(model(sequence[None])[0, -1], 0, self.config.language_model.vocab_size)
+
+class _Sequences:
+    """B sequences of one length and their keys and values, a pair [B, K, T, E] per layer."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._cache: list[tuple[Tensor, Tensor]] = []
+        self._length = 0
+
+    def append(self, embeds: Tensor) -> Tensor:
+        """Logarithms of the probabilities [B, V] of the token after embeds [B, T, D]; after the first call T is 1."""
+        batch, num_new, _ = embeds.shape
+        new = slice(self._length, self._length + num_new)
+        cos, sin = (table[new].expand(batch, -1, -1) for table in (self._model.cos, self._model.sin))
+        x = embeds
+        for i, layer in enumerate(self._model.model.layers):
+            assert isinstance(layer, DecoderLayer)
+            q, k, v = layer.self_attn.project(layer.input_layernorm(x))
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            if self._length:
+                keys, values = self._cache[i]
+                k, v = torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2)
+                self._cache[i] = k, v
+            else:
+                self._cache.append((k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=not self._length, enable_gqa=True)
+            x = x + layer.self_attn.merge(y)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        self._length = new.stop
+        last = self._model.model.norm(x[:, -1])
+        return self._model.logits(last, 0, self._model.config.vocab_size).log_softmax(-1)
 
 
 def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:
@@ -95,9 +178,7 @@ def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:
     return EagerPipeline(checkpoint.model, checkpoint.files["tokenizer.json"].decode())
 
 
-def _best(logits: Tensor, start: int, end: int) -> tuple[int, float]:
-    """The id with the largest logit among [start, end), and its distance to the second."""
-    masked = torch.full_like(logits, float("-inf"))
-    masked[start:end] = logits[start:end]
-    top = masked.topk(2).values
-    return int(masked.argmax()), float(top[0] - top[1])
+def _margins(scores: Tensor) -> Tensor:
+    """Distance [B] of the largest score to the second."""
+    top = scores.topk(2).values
+    return top[:, 0] - top[:, 1]
