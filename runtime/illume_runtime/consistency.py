@@ -63,6 +63,10 @@ def _check_tables(manifest: Manifest) -> None:
         if not fits:
             wanted = ["any" if size is None else size for size in shape]
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
+        if (
+            name == "token_embedding" and table.dtype != "float32"
+        ):  # rows are taken into the decoder's input as they are
+            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32")
 
 
 def _check_stages(manifest: Manifest) -> None:

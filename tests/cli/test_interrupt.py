@@ -15,7 +15,9 @@ class Running:
     def __init__(self, *words):
         self._leader, follower = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "illume_runtime", *map(str, words)], stdout=subprocess.PIPE, stderr=follower
+            [sys.executable, "-m", "illume_runtime", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=follower,
         )
         os.close(follower)
         self.shown = ""
@@ -49,7 +51,8 @@ class Running:
     ids=["Ctrl-C", "terminated"],
 )
 def test_an_interrupted_drawing_leaves_no_file(bundle, tmp_path, number, code, last):
-    running = Running("draw", bundle, "a star", "-n", 64, "--steps", 100, "-o", tmp_path / "o.png")
+    much = ("-n", 64, "--steps", 100, "--diffusion-guidance", 3)  # so that the signal comes in time
+    running = Running("draw", bundle, "a star", *much, "-o", tmp_path / "o.png")
     running.wait_for("tokens")
     running.process.send_signal(number)
     assert running.end() == (code, b"")

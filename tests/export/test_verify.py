@@ -66,8 +66,28 @@ def test_a_damaged_bundle_is_refused_with_exit_code_4(bundle: Path, checkpoint: 
     assert main(["verify", str(damaged), str(checkpoint)]) == 4
 
 
-def test_a_negative_number_of_requests_is_refused(bundle: Path, checkpoint: Path) -> None:
-    assert main(["verify", str(bundle), str(checkpoint), "--requests", "-1"]) == 2
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["{b}", "{c}", "--requests", "-1"], 2, "--requests: expected 0 or more, got -1"),
+        (["{b}", "{c}", "--requests", "x"], 2, "argument --requests: invalid int value: 'x'"),
+        (["{b}"], 2, "the following arguments are required: CHECKPOINT"),
+        (["{c}", "{b}"], 4, "has no bundle.json, so it is no bundle"),
+        (["{b}", "{b}"], 4, "config.json: no such file"),
+        (["/nowhere", "{c}"], 2, "/nowhere: no such folder; expected a bundle"),
+        (["{b}", "/nowhere"], 4, "/nowhere/config.json: no such file"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    bundle: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    capsys.readouterr()
+    assert main(["verify", *(word.format(b=bundle, c=checkpoint) for word in words)]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("illume verify: error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
 
 
 CLEAR = 10 * TIE
