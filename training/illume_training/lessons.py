@@ -63,7 +63,7 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
         later.append(("draw", partial(_draw, writer, text, index, follow_up)))
     for _ in range(mixture.ask):
         scene = sample_scene(rng, "train")
-        later.append(("ask", partial(_ask, writer, _questions(scene, rng, 10), shown(scene))))
+        later.append(("ask", partial(_ask, writer, _questions(scene, rng, 16), shown(scene))))
     for _ in range(mixture.edit):
         edit = sample_edit(rng, "train")
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
