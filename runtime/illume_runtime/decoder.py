@@ -8,6 +8,7 @@ what a padded prefill leaves behind a row's end is overwritten before any token 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 import numpy as np
@@ -126,31 +127,15 @@ class TokenEngine:
         direct = len(unique) == len(of_row)
         cache = self._main if direct else self._scratch
         slots = self._slots if direct or self._static_slots else _padded(longest)
-        hidden = self._run(cache, slots, unique, np.zeros(len(unique), np.int64))
+        hidden = _run(cache, slots, unique, np.zeros(len(unique), np.int64))
         if not direct:
             self._scratch.copy_rows(self._main, of_row, (len(unique), slots), (len(of_row), self._slots), longest)
         return hidden[of_row]
 
     def _append(self, rows: list[Embeds]) -> Embeds:
-        hidden = self._run(self._main, self._slots, rows, self._lengths)
+        hidden = _run(self._main, self._slots, rows, self._lengths)
         self._lengths += [len(row) for row in rows]
         return hidden
-
-    def _run(self, cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
-        """Appends sequences [T_r, D] at positions `starts` [R]; the hidden state [R, D] of each one's last token."""
-        lengths = np.array([len(row) for row in rows], np.int64)
-        if lengths.min() < 1:
-            raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
-        new = min(_padded(int(lengths.max())), slots - int(starts.max()))
-        bound = cache.bound(len(rows), slots, new)
-        with self._stages.span("prefill", self._decoder, 1, tokens=int(lengths.sum()), more_bytes=bound.cache_bytes):
-            bound.embeds[:] = 0.0
-            for target, row in zip(bound.embeds, rows, strict=True):
-                target[: len(row)] = row
-            np.add(starts[:, None], bound.offsets, out=bound.positions)
-            bound.run.run()
-        last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
-        return last
 
 
 class _Bound:
@@ -189,6 +174,11 @@ class _Cache:
                 self._bound.clear()
             bound = self._bound[rows, slots, new] = _Bound(self._stages, views, rows, new)
         return bound
+
+    def span(self, name: str, num_tokens: int, more_bytes: int) -> AbstractContextManager[None]:
+        """A span of the decoder over tokens of this cache, whatever rows they are in."""
+        decoder = self._stages.bundle.stage("decoder")
+        return self._stages.span(name, decoder, 1, tokens=num_tokens, more_bytes=more_bytes)
 
     def views(self, rows: int, slots: int) -> dict[str, Embeds]:
         """Cache arrays [R, K, S, E] by input name; a larger batch than any before replaces the buffers.
@@ -261,6 +251,23 @@ def _static_slots(bundle: Bundle) -> int | None:
     if found < model.max_context:
         raise InvalidBundleError(f"stages.decoder: the caches have {found} slots, expected {model.max_context}")
     return found
+
+
+def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
+    """Appends sequences [T_r, D] at positions `starts` [R]; the hidden state [R, D] of each one's last token."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    if lengths.min() < 1:
+        raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
+    new = min(_padded(int(lengths.max())), slots - int(starts.max()))
+    bound = cache.bound(len(rows), slots, new)
+    with cache.span("prefill", int(lengths.sum()), bound.cache_bytes):
+        bound.embeds[:] = 0.0
+        for target, row in zip(bound.embeds, rows, strict=True):
+            target[: len(row)] = row
+        np.add(starts[:, None], bound.offsets, out=bound.positions)
+        bound.run.run()
+    last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
+    return last
 
 
 def _index_of(row: Embeds, known: dict[bytes, int], unique: list[Embeds]) -> int:
