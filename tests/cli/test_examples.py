@@ -18,6 +18,7 @@ def project(tmp_path, bundle, checkpoint, pictures, monkeypatch):
     shutil.copytree(checkpoint, tmp_path / "assets" / "illume-tiny")
     Image.fromarray(pictures[0]).save(tmp_path / "build" / "demo" / "scene-0.png")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("illume_export.cli_verify.REQUESTS_PER_KIND", 3)  # of the 50 that it compares by default
     return tmp_path
 
 
