@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from illume_export.models import Illume
 from illume_export.models.language_model import Attention
 from illume_training.vision import CLASSES, CellProbe
-from illume_training.world.palette import COLORS, SHAPES, SIZES
+from illume_training.world.palette import COLORS, INNER, SHAPES, SIZES
 
-WORDS = (*SHAPES, *COLORS, *SIZES)  # in the order in which the probe has them
+SEEN = (*SHAPES, *COLORS, *SIZES)  # in the order in which the probe has them
+REGIONS = ("top", "middle", "bottom", "left", "center", "right")  # of rows, of columns
+WORDS = (*SEEN, *REGIONS)
 _COPY_HEADS, _COPY_RATES, _COPY_BIAS = 2, 6, 4.5  # heads; fast rotations used; size of a bias
 _MATCH_GAIN = 1.5
 
@@ -30,10 +32,13 @@ def start_language_model(model: Illume, probe: CellProbe, features: Tensor, word
 
     `features` [B, 64, C] are the encoder's of some pictures; `word_ids` the tokens of WORDS.
     """
+    if len(word_ids) != len(WORDS):
+        raise ValueError(f"word_ids: {len(word_ids)} tokens, expected one for each of {len(WORDS)} words")
     width = model.config.language_model.hidden_size
     turn, _ = torch.linalg.qr(torch.randn(width, model.image_tokenizer.codebook.shape[1]).to(features))
     _start_codes(model, turn)
-    _start_adapter(model, probe, features, word_ids, turn)
+    _start_adapter(model, probe, features, word_ids[: len(SEEN)], turn)
+    start_positions(model, word_ids[len(SEEN) :])
     layers = [module for module in model.language_model.modules() if isinstance(module, Attention)]
     for attention in layers:
         _start_matching(attention)
@@ -77,6 +82,17 @@ def _start_adapter(model: Illume, probe: CellProbe, features: Tensor, word_ids: 
             up.bias[unit] = scale * (bias[rows][k] - bias[rows].mean())
             down.weight[:, unit] = table[word_ids[unit - first]] / 3.0
             unit += 1
+
+
+@torch.no_grad()
+def start_positions(model: Illume, region_ids: Sequence[int]) -> None:
+    """Positions of the adapter: a vector of the row, one of the column, and the words of the region."""
+    position, size = model.adapter.position, model.config.grid_size
+    words = model.language_model.model.embed_tokens.weight[list(region_ids)]
+    thirds = (torch.arange(size) - INNER[0]).clamp(0, len(INNER) - 1) * 3 // len(INNER)
+    rows = 0.02 * torch.randn(size, position.shape[-1]).to(position) + 0.5 * words[:3][thirds]
+    columns = 0.02 * torch.randn(size, position.shape[-1]).to(position) + 0.5 * words[3:][thirds]
+    position.copy_((rows[:, None] + columns[None]).flatten(0, 1)[None])
 
 
 def _start_copying(model: Illume, attention: Attention) -> None:

@@ -46,7 +46,8 @@ class Adapter(nn.Module):
         super().__init__()
         width = config.language_model.hidden_size
         self.mlp = Mlp(config.vision_encoder.hidden_size, width, width)
+        self.position = nn.Parameter(torch.zeros(1, config.num_patches, width))  # where a cell is, features may not say
 
     def forward(self, features: Tensor) -> Tensor:
-        y: Tensor = self.mlp(features)
+        y: Tensor = self.mlp(features) + self.position
         return y
