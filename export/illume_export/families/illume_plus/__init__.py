@@ -1,0 +1,5 @@
+"""The ILLUME+ family: two levels of visual tokens, twelve resolutions, a fast and a diffusion decoder."""
+
+from illume_export.families.illume_plus.loader import Folders, config_from_folders, folders_in, plus_from_folders
+
+__all__ = ["Folders", "config_from_folders", "folders_in", "plus_from_folders"]
