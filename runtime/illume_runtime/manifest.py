@@ -178,6 +178,36 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchSpec:
+    """How pixels become the patches of a vision transformer: squares of `size`, `merge` x `merge` of them a feature."""
+
+    size: int
+    merge: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AnySizePreprocessing:
+    """How a picture of any size is read: its sides become multiples of `multiple`, its area stays within limits.
+
+    A picture that is to be drawn again is padded to the nearest in shape of `anchors`, names of resolutions.
+    """
+
+    multiple: int
+    min_pixels: int
+    max_pixels: int
+    max_side: int
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    anchors: tuple[str, ...]
+    anchor_resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    pad_color: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patches: PatchSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Scheduler:
     """How latents are denoised. `latent_shape` is [C, Y, X]."""
 
