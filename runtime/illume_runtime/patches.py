@@ -76,7 +76,9 @@ def patch_rope(table: NDArray[np.float32], grid: tuple[int, int], merge: int) ->
     """
     rows, columns = grid
     if max(rows, columns) * merge > table.shape[1]:
-        raise UsageError(f"the picture has {rows}x{columns} features, expected at most {table.shape[1] // merge} a side")
+        raise UsageError(
+            f"the picture has {rows}x{columns} features, expected at most {table.shape[1] // merge} a side"
+        )
     within = np.arange(merge)
     row = np.arange(rows)[:, None, None, None] * merge + within[:, None]
     column = np.arange(columns)[None, :, None, None] * merge + within

@@ -42,6 +42,18 @@ class EmbeddingMlp(nn.Module):
         return y
 
 
+def step_embedding(
+    c: UnetConfig, time_embedding: EmbeddingMlp, add_embedding: EmbeddingMlp, times: Tensor, resolution: Tensor
+) -> Tensor:
+    """Step embedding [B, E] of times [B] and numbers of resolutions [B]."""
+    ids = F.pad(resolution[:, None].float(), (NUM_SIZE_IDS - 1, 0))  # [B, 6]
+    sizes = sinusoids(ids.flatten(), c.size_embed_width).view(-1, NUM_SIZE_IDS * c.size_embed_width)
+    pooled = F.pad(sizes[:, :0], (POOLED_TEXT, 0))  # zeros [B, 1280]
+    time: Tensor = time_embedding(sinusoids(times, c.channels[0]))
+    size: Tensor = add_embedding(torch.cat((pooled, sizes), dim=-1))
+    return time + size
+
+
 class UnetResidual(nn.Module):
     """Two 3x3 convolutions with the step embedding added between them."""
 
@@ -248,12 +260,7 @@ class Unet(nn.Module):
 
     def embedding(self, times: Tensor, resolution: Tensor) -> Tensor:
         """Step embedding [B, E] of times [B] and numbers of resolutions [B]."""
-        ids = F.pad(resolution[:, None].float(), (NUM_SIZE_IDS - 1, 0))  # [B, 6]
-        sizes = sinusoids(ids.flatten(), self.config.size_embed_width).view(len(times), -1)
-        pooled = torch.zeros(len(times), POOLED_TEXT)
-        time: Tensor = self.time_embedding(sinusoids(times, self.config.channels[0]))
-        size: Tensor = self.add_embedding(torch.cat((pooled, sizes), dim=-1))
-        return time + size
+        return step_embedding(self.config, self.time_embedding, self.add_embedding, times, resolution)
 
     def forward(self, latents: Tensor, code_map: Tensor, times: Tensor, resolution: Tensor) -> Tensor:
         embedding = self.embedding(times, resolution)
