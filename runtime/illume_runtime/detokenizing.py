@@ -13,7 +13,7 @@ from illume_runtime.errors import Cancelled
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling
 from illume_runtime.schedule import Codes
-from illume_runtime.solver import solver_steps
+from illume_runtime.solver import solver_table
 from illume_runtime.stages import Stages
 
 VAE_BATCH = 8  # pictures that the VAE decodes at once: its activations are the largest of all stages

@@ -220,6 +220,27 @@ class Scheduler:
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseScheduler:
+    """How latents are denoised by a model that predicts noise: the levels of its training, and the solver.
+
+    Square roots of beta are spaced evenly from `beta_start` to `beta_end`. Latents are [channels, rows, columns], with
+    rows and columns `latents_per_code` times those of the last level's codes; `image_scale` is how many times larger
+    the picture is than the resolution's name says.
+    """
+
+    num_train_steps: int
+    beta_start: float
+    beta_end: float
+    steps_offset: int
+    solver: str
+    latent_channels: int
+    latents_per_code: int
+    image_scale: int
+    default_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The whole `bundle.json`."""
 
