@@ -146,23 +146,46 @@ class ControlPart:
 
 @dataclass(frozen=True, slots=True)
 class SlotPart:
-    """A place of a prompt template that a request fills."""
+    """A place of a prompt template that a request fills; `after` is text behind each of its pictures.
 
-    slot: Literal["text", "images"]
+    `resolution` is the tag of the picture to be drawn.
+    """
+
+    slot: Literal["text", "images", "resolution"]
+    after: str = ""
 
 
-Template = tuple[ControlPart | SlotPart, ...]
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text of a prompt template. It is encoded in one piece with what stands beside it, up to a control or picture."""
+
+    text: str
+
+
+Template = tuple[ControlPart | SlotPart | TextPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTemplates:
+    """The turn of a user who asks for a picture, with and without what the user said."""
+
+    conditional: Template
+    unconditional: Template
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`."""
+    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`.
+
+    `tasks` are turns in place of `user` for `draw`, `edit` and `reconstruct`, where a model has its own words for them.
+    """
 
     begin: Template
     user: Template
     end: Template
     defaults: Mapping[str, str]
     unconditional_text: str
+    tasks: Mapping[str, TaskTemplates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +247,8 @@ class NoiseScheduler:
     """How latents are denoised by a model that predicts noise: the levels of its training, and the solver.
 
     Square roots of beta are spaced evenly from `beta_start` to `beta_end`. Latents are [channels, rows, columns], with
-    rows and columns `latents_per_code` times those of the last level's codes; `image_scale` is how many times larger
-    the picture is than the resolution's name says.
+    rows and columns `latents_per_code` times those of the last level's codes. `size_ids` are the numbers by which the
+    model knows the resolutions.
     """
 
     num_train_steps: int
@@ -235,7 +258,7 @@ class NoiseScheduler:
     solver: str
     latent_channels: int
     latents_per_code: int
-    image_scale: int
+    size_ids: Mapping[str, int]
     default_steps: int
     max_steps: int
 
@@ -257,8 +280,8 @@ class Manifest:
     vocabulary: Vocabulary
     grammar: Grammar
     prompts: Prompts
-    preprocessing: Preprocessing
-    scheduler: Scheduler
+    preprocessing: Preprocessing | AnySizePreprocessing
+    scheduler: Scheduler | NoiseScheduler
 
 
 def manifest_from_json(data: Any) -> Manifest:

@@ -27,6 +27,7 @@ from illume_runtime.drawing import TokenRequest, draw_codes
 from illume_runtime.errors import UsageError
 from illume_runtime.images import Source, image_from_pixels, open_image, pixels_from_image, unfit
 from illume_runtime.limits import MAX_DRAW_BATCH
+from illume_runtime.manifest import Preprocessing
 from illume_runtime.prompting import check_context, embeds_of_prompt
 from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter, UserTurn
 from illume_runtime.request_lock import RequestLock
@@ -328,7 +329,9 @@ class Pipeline:
         on_progress: OnProgress | None,
         cancel: Cancel | None,
     ) -> list[Picture]:
-        pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
+        pixels = pixels_of_codes(
+            self._stages, self._schedule, codes, requests, sampling, on_progress=on_progress, cancel=cancel
+        )
         with self.tracer.span("image"):
             images = [image_from_pixels(one) for one in pixels]
             if sources is not None:
@@ -362,6 +365,7 @@ class Pipeline:
         return [encoded[id(image)] for image in images]
 
     def _pixels(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        assert isinstance(self.bundle.preprocessing, Preprocessing)
         with self.tracer.span("preprocess"):
             return np.concatenate([pixels_from_image(image, self.bundle.preprocessing) for image in images])
 

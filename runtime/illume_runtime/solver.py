@@ -104,9 +104,7 @@ def _multistep(times: NDArray[np.int64], sigmas: NDArray[np.float64]) -> tuple[S
         if 0 < i < len(times) - 1:
             ratio = 0.5 * width / (log_snr[i] - log_snr[i - 1])
         a = _alpha(after) * float(after) / (_alpha(now) * float(now))
-        steps.append(
-            SolverStep(float(t), 1.0, 1.0 / _alpha(now), -float(now), a, gain * (1.0 + ratio), -gain * ratio)
-        )
+        steps.append(SolverStep(float(t), 1.0, 1.0 / _alpha(now), -float(now), a, gain * (1.0 + ratio), -gain * ratio))
     return tuple(steps)
 
 

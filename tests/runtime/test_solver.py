@@ -13,7 +13,7 @@ from illume_runtime.manifest import NoiseScheduler, Scheduler
 from illume_runtime.solver import SolverStep, solver_table
 
 TRAJECTORIES = json.loads((Path(__file__).parents[1] / "data" / "illume_plus" / "schedulers.json").read_text())
-NOISE = NoiseScheduler(1000, 0.00085, 0.012, 1, "euler", 4, 4, 2, 20, 100)
+NOISE = NoiseScheduler(1000, 0.00085, 0.012, 1, "euler", 4, 4, {}, 20, 100)
 FLOW = Scheduler("flow", "ab2", (1, 1, 1), 1.0, 10, 100)
 START = np.array([-1.5, 0.25, 2.0])
 
@@ -45,9 +45,7 @@ def test_the_kernel_takes_the_table(solver):
     x, previous = np.float32(table.initial * START), None
     for step in table.steps:
         noise = np.float32(model(step.scale * x, step.time))
-        x, previous = guided_step(
-            x, noise, None, 1.0, previous, p=step.p, q=step.q, a=step.a, b=step.b, c=step.c
-        )
+        x, previous = guided_step(x, noise, None, 1.0, previous, p=step.p, q=step.q, a=step.a, b=step.b, c=step.c)
     assert x == pytest.approx(np.array(expected["states"][-1]), abs=2e-4)  # float32, sigma from 6.6 on
 
 
