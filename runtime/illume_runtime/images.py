@@ -149,8 +149,8 @@ def normalized(
     image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """[1, 3, Y, X] float32 of an RGB picture: (value / 255 - mean) / std."""
-    values: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(255)
-    values = (values - np.array(mean, np.float32)) / np.array(std, np.float32)
+    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    values: NDArray[np.float32] = (np.asarray(image, np.float32) / np.float32(255) - shift) / scale
     return np.ascontiguousarray(values.transpose(2, 0, 1))[None]
 
 

@@ -7,6 +7,7 @@ kernels add in another order; that makes about 1e-5, and a wrong graph is wrong 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from illume_export.families.illume.cases import Cases
 from illume_export.families.illume.modules import CodeFinder, ImageEmbedder, LatentDecoder
