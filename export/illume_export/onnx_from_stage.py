@@ -51,6 +51,7 @@ def onnx_from_stage(stage: Stage) -> ir.Model:
     model = program.model
     parameter_names(model, stage.module)
     bare_graph(model, stage.name)
+    _name_output_sizes(model, stage)
     _check(model, stage)
     return model
 
@@ -61,6 +62,16 @@ def _per_argument(stage: Stage, dynamic: tuple[Mapping[int, object], ...]) -> tu
     has_rest = bool(code.co_flags & 0x04)  # CO_VARARGS
     named = code.co_argcount - 1
     return (*dynamic[:named], dynamic[named:]) if has_rest else dynamic
+
+
+def _name_output_sizes(model: ir.Model, stage: Stage) -> None:
+    """Call a size of an output that follows from the inputs' as the stage calls it."""
+    for value, spec in zip(model.graph.outputs, stage.outputs, strict=True):
+        if value.shape is not None and len(value.shape) == len(spec.shape):
+            dims = zip(value.shape, spec.shape, strict=True)
+            value.shape = ir.Shape(
+                [want if isinstance(want, str) and not isinstance(got, int) else got for got, want in dims]
+            )
 
 
 def _check(model: ir.Model, stage: Stage) -> None:

@@ -1,5 +1,13 @@
 """The ILLUME+ family: two levels of visual tokens, twelve resolutions, a fast and a diffusion decoder."""
 
+from illume_export.families.illume_plus.checkpoint import checkpoint_from_folder, checkpoint_from_folders
 from illume_export.families.illume_plus.loader import Folders, config_from_folders, folders_in, plus_from_folders
 
-__all__ = ["Folders", "config_from_folders", "folders_in", "plus_from_folders"]
+__all__ = [
+    "Folders",
+    "checkpoint_from_folder",
+    "checkpoint_from_folders",
+    "config_from_folders",
+    "folders_in",
+    "plus_from_folders",
+]

@@ -175,12 +175,6 @@ class NearestCode(nn.Module):
         return F.linear(vectors, self.weight, self.bias).argmax(dim=-1)
 
 
-def unet_residuals(unet: Unet) -> list[UnetResidual]:
-    """All residual blocks in the order in which they run."""
-    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
-    return [module for block in blocks for module in block.modules() if isinstance(module, UnetResidual)]
-
-
 class StepShifts(nn.Module):
     """What a step adds to the channels of every residual block depends on the time and the resolution alone.
 
@@ -191,7 +185,7 @@ class StepShifts(nn.Module):
         super().__init__()
         self.config = unet.config
         self.time_embedding, self.add_embedding = unet.time_embedding, unet.add_embedding
-        projections = [resnet.time_emb_proj for resnet in unet_residuals(unet)]
+        projections = [resnet.time_emb_proj for resnet in unet.residuals()]
         self.weight = nn.Parameter(torch.cat([p.weight.detach() for p in projections]))
         self.bias = nn.Parameter(torch.cat([p.bias.detach() for p in projections]))
 
@@ -226,7 +220,7 @@ class SplitUnet(nn.Module):
         self.mid_block: UnetMiddle = rewritten(unet.mid_block, rules)
         self.up_blocks: nn.ModuleList = rewritten(unet.up_blocks, rules)
         self.conv_norm_out, self.conv_out = unet.conv_norm_out, unet.conv_out
-        self.widths = [resnet.conv1.out_channels for resnet in unet_residuals(unet)]
+        self.widths = unet.shift_widths()
 
     def forward(self, latents: Tensor, code_features: Tensor, shifts: Tensor) -> Tensor:
         """Noise [B, 4, Y, X] of latents of that shape, code features [B, C, Y, X] and shifts [B, sum of C]."""

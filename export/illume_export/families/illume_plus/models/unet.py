@@ -258,6 +258,15 @@ class Unet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(c.norm_groups, first, eps=NORM_EPS)
         self.conv_out = nn.Conv2d(first, 4, 3, padding=1)
 
+    def residuals(self) -> list[UnetResidual]:
+        """All residual blocks in the order in which they run."""
+        parts = (*self.down_blocks, self.mid_block, *self.up_blocks)
+        return [module for part in parts for module in part.modules() if isinstance(module, UnetResidual)]
+
+    def shift_widths(self) -> list[int]:
+        """The channels of each residual block's shift."""
+        return [resnet.conv1.out_channels for resnet in self.residuals()]
+
     def embedding(self, times: Tensor, resolution: Tensor) -> Tensor:
         """Step embedding [B, E] of times [B] and numbers of resolutions [B]."""
         return step_embedding(self.config, self.time_embedding, self.add_embedding, times, resolution)
