@@ -170,6 +170,15 @@ class PromptWriter:
         return self._prompts.defaults[task]
 
 
+def with_tag(prompt: GuidedPrompt, tag: Sequence[int]) -> GuidedPrompt:
+    """The prompt with the tag of a size behind both sides: what a model wrote before it began a picture."""
+    run = TokenRun(tuple(tag))
+    conditional, unconditional = (
+        Prompt(_joined([*side.parts, run])) for side in (prompt.conditional, prompt.unconditional)
+    )
+    return GuidedPrompt(conditional, unconditional)
+
+
 def _checked(text: str, what: str) -> str:
     if not text.strip():
         raise UsageError(f"{what} is empty; say what you want")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +77,13 @@ class Schedule:
     def num_input_tokens(self) -> int:
         """Places that an input picture takes in the context."""
         return num_places(self.input_block)
+
+    @cached_property
+    def structure(self) -> frozenset[int]:
+        """The forced ids of the picture, written or read."""
+        read = (run.ids for run in self.input_block if isinstance(run, TokenRun))
+        written = (step.tokens for step in self.steps)
+        return frozenset(chain(self.trailing, *read, *written))
 
     def codes_of_samples(self, samples: ArrayLike) -> Codes:
         """The codes from what the steps chose [num_steps], each from 0 within its segment. Raises ValueError."""

@@ -16,6 +16,7 @@ VOCABULARY = Vocabulary(
     segments=(Segment("text", 0, 258),),
     controls=CONTROLS,
 )
+PICTURE = object()  # a schedule, of which nothing is asked
 END, OPENING = CONTROLS["end"], CONTROLS["start_of_image"]
 LONG = TextSampling(temperature=0.0, max_tokens=40)
 
@@ -31,7 +32,8 @@ def answered(script, *, sampling=LONG, may_draw=False, on_text=None, cancel=None
         rows,
         sampling,
         tracer=NULL_TRACER,
-        may_draw=may_draw,
+        structure=(),
+        pictures={(): PICTURE} if may_draw else {},
         on_text=on_text,
         cancel=cancel,
     )
@@ -68,7 +70,7 @@ def test_an_answer_may_be_empty():
 
 
 def test_a_picture_begins_only_where_one_may_and_only_at_once():
-    assert answered([[OPENING]], may_draw=True)[0] is None
+    assert answered([[OPENING]], may_draw=True)[0] is PICTURE
     (answer,), _ = answered([[OPENING], *[[i] for i in [*ids("no"), END]]])  # banned: the next best is token 0
     assert answer.text.endswith("no")
     (later,), _ = answered([[ids("a")[0]], [OPENING], [END]], may_draw=True)

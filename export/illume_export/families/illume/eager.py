@@ -107,7 +107,7 @@ class EagerPipeline:
             time = torch.full((2 * batch,), step.time)
             uncond, cond = self.model.denoiser(torch.cat((x, x)), time, both).chunk(2)
             velocity = uncond + guidance * (cond - uncond)
-            x = x + step.dt * (step.c_cur * velocity + step.c_prev * previous)
+            x = step.a * x + step.b * velocity + step.c * previous
             previous = velocity
         pixels = (self.model.vae.decode(x).clamp(-1.0, 1.0) + 1.0) * 127.5
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
