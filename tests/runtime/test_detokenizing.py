@@ -13,6 +13,7 @@ from illume_runtime import detokenizing
 from illume_runtime.bundle import Bundle
 from illume_runtime.detokenizing import pixels_of_codes
 from illume_runtime.errors import InvalidBundleError
+from illume_runtime.manifest import Scheduler
 from illume_runtime.pipeline import ImageSampling
 from illume_runtime.schedule import schedule_from_grammar
 from illume_runtime.solver import solver_table
