@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.vocabulary import CONTROLS, TAG_SIZES
 from illume_export.models import LanguageModelConfig
 
+DATA = Path(__file__).parents[2] / "data" / "illume_plus"
 NUM_BYTES = 256
 NUM_CODES = (20, 40)
 LEVEL0 = NUM_BYTES + len(CONTROLS) + 2 * len(TAG_SIZES)
@@ -88,6 +91,35 @@ def small_config(*, tied: bool = True) -> PlusConfig:
     )
 
 
+def published_config() -> PlusConfig:
+    """The sizes of the language model under `tests/data`, and of parts that fit it."""
+    small = small_config()
+    assert small.diffusion is not None
+    tokenizer = TokenizerConfig(
+        vit=VitConfig(depth=2, width=64, num_heads=4, mlp_size=128, out_size=80),
+        semantic=SemanticConfig(num_blocks=1, width=64, code_dim=8),
+        pixel_encoder=small.tokenizer.pixel_encoder,
+        pixel_decoder=small.tokenizer.pixel_decoder,
+        pixel_code_dim=8,
+        num_codes=(64, 192),
+    )
+    language = LanguageModelConfig(
+        vocab_size=898,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        mlp_size=144,
+        rope_theta=1e6,
+        attention_bias=True,
+        max_context=4096,
+    )
+    unet = dataclasses.replace(small.diffusion.unet, transformer_layers=(0, 1))
+    diffusion = dataclasses.replace(small.diffusion, unet=unet)
+    return dataclasses.replace(small, language_model=language, tokenizer=tokenizer, diffusion=diffusion)
+
+
 def random_plus(config: PlusConfig, seed: int = 0) -> IllumePlus:
     """A model none of whose tensors has its initial zeros or ones: a dropped bias or scale is seen."""
     torch.manual_seed(seed)
@@ -99,10 +131,13 @@ def random_plus(config: PlusConfig, seed: int = 0) -> IllumePlus:
     return model
 
 
-def write_plus(model: IllumePlus, folder: Path) -> Path:
-    """The three folders `mllm`, `dualvitok`, `sdxl_decoder` under `folder`."""
+def write_plus(model: IllumePlus, folder: Path, *, mllm: Path | None = None) -> Path:
+    """The three folders `mllm`, `dualvitok`, `sdxl_decoder` under `folder`; `mllm` is copied where it is given."""
     c = model.config
-    _write_mllm(model, folder / "mllm")
+    if mllm is None:
+        _write_mllm(model, folder / "mllm")
+    else:
+        shutil.copytree(mllm, folder / "mllm")
     _write_dualvitok(model, folder / "dualvitok")
     assert c.diffusion is not None
     assert model.unet is not None
