@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plus_checkpoint import DATA
 
-from conftest import DATA
 from illume_export.families.illume_plus import folders_in, plus_from_folders
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_kernels.oracle import SampleParams, probabilities, repetition_penalty
