@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from illume_export.families.illume_plus.models import IllumePlus
+from illume_export.families.illume_plus.resolutions import SIZES
 from illume_export.families.illume_plus.specification import LATENTS_PER_CODE, preprocessing_from_config
-from illume_export.families.illume_plus.tables import tables_from_model
+from illume_export.families.illume_plus.tables import rope_tables_of
 from illume_export.pictures import drawn_pictures
 from illume_runtime.images import normalized
 from illume_runtime.patches import any_size, merged_grid, patch_rope, patches_of
@@ -39,18 +40,10 @@ class Cases:
     @cached_property
     def pictures(self) -> tuple[SeenPicture, ...]:
         """Pictures as the runtime prepares them."""
-        spec, tables = preprocessing_from_config(self.model.config), tables_from_model(self.model)
         found = []
         for i, size in enumerate(SHAPES):
-            width, height = any_size(size, spec)
-            image = Image.fromarray(drawn_pictures(1, max(size), seed=i)[0]).resize((width, height))
-            pixels = normalized(image, spec.mean, spec.std)
-            grid = merged_grid((width, height), spec.patches)
-            arrays = {"pixel_values": pixels, "patches": patches_of(pixels[0], grid, spec.patches)}
-            arrays |= dict(zip(("cos", "sin"), patch_rope(tables["patch_rope"], grid, 2), strict=True))
-            merged = dict(zip(("merged_cos", "merged_sin"), patch_rope(tables["code_rope"], grid, 1), strict=True))
-            fine = (height // spec.multiple, width // spec.multiple)
-            found.append(SeenPicture(_tensors(arrays), _tensors(merged), (grid, fine)))
+            pixels = drawn_pictures(1, max(size), seed=i)[0]
+            found.append(seen_picture(self.model, Image.fromarray(pixels).resize(size)))
         return tuple(found)
 
     @cached_property
@@ -97,6 +90,20 @@ class Cases:
         with torch.no_grad():
             y: Tensor = self.model.mllm.language_model(self.prompt_embeds(0, 96)[None])[0]
         return y
+
+
+def seen_picture(model: IllumePlus, image: Image.Image) -> SeenPicture:
+    """An RGB picture as the runtime prepares it."""
+    spec, tables = preprocessing_from_config(model.config), rope_tables_of(model.config)
+    width, height = any_size(image.size, spec)
+    pixels = normalized(image.resize((width, height), Image.Resampling.BICUBIC), spec.mean, spec.std)
+    same = (size.coarse for size in SIZES if (size.width, size.height) == (width, height))
+    grid = next(same, merged_grid((width, height), spec.patches))
+    arrays = {"pixel_values": pixels, "patches": patches_of(pixels[0], grid, spec.patches)}
+    arrays |= dict(zip(("cos", "sin"), patch_rope(tables["patch_rope"], grid, spec.patches.merge), strict=True))
+    merged = dict(zip(("merged_cos", "merged_sin"), patch_rope(tables["code_rope"], grid, 1), strict=True))
+    fine = (height // spec.multiple, width // spec.multiple)
+    return SeenPicture(_tensors(arrays), _tensors(merged), (grid, fine))
 
 
 def plain_inputs(picture: SeenPicture) -> tuple[Tensor, Tensor, Tensor]:

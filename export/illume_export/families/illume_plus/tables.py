@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from illume_export.families.illume_plus.config import PlusConfig
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.rewrites import folded_codebook
 from illume_export.families.illume_plus.specification import MAX_SIDE
@@ -15,14 +16,21 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 
 def tables_from_model(model: IllumePlus) -> dict[str, np.ndarray]:
     """Embeddings of tokens and codes, and the rotary tables of the vision transformer and of the tokenizer's blocks."""
-    c = model.config.tokenizer
-    places = MAX_SIDE // c.vit.patch_size
     embedding = model.mllm.language_model.model.embed_tokens.weight.detach()
     return {
         "token_embedding": embedding.numpy().astype(np.float32),
         "code_embedding": folded_codebook(model.tokenizer.semantic_quantizer).numpy().astype(np.float32),
         "code_embedding_level1": folded_codebook(model.tokenizer.pixel_quantizer).numpy().astype(np.float32),
-        "patch_rope": rope_table(places, c.vit.head_dim, model.config.rope_type),
+        **rope_tables_of(model.config),
+    }
+
+
+def rope_tables_of(config: PlusConfig) -> dict[str, np.ndarray]:
+    """`patch_rope` of the vision transformer, by place of a patch; `code_rope` of the blocks behind it, by feature."""
+    c = config.tokenizer
+    places = MAX_SIDE // c.vit.patch_size
+    return {
+        "patch_rope": rope_table(places, c.vit.head_dim, config.rope_type),
         "code_rope": rope_table(places // c.vit.merge_size, c.semantic.width // c.semantic.num_heads, "float32"),
     }
 
