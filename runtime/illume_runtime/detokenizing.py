@@ -48,7 +48,7 @@ def is_draft(stages: Stages, sampling: ImageSampling) -> bool:
         raise UsageError("quality: this bundle has no fast decoder; leave it out, or take standard or best")
     if sampling.quality in ("standard", "best") and not has["denoiser"]:
         raise UsageError(f"quality: this bundle has no diffusion decoder for {sampling.quality!r}; take draft")
-    return sampling.quality == "draft" or not has["denoiser"]
+    return has["vq_decoder"] and (sampling.quality == "draft" or not has["denoiser"])
 
 
 def _decoded(
