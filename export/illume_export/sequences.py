@@ -62,6 +62,7 @@ class Watched:
         self._margins: list[float] = []
 
     def __call__(self, scores: Tensor) -> Tensor:
+        """The token [1] with the largest of the scores [1, V]."""
         top = scores[0].topk(2).values
         self._margins.append(float(top[0] - top[1]))
         return likeliest(scores)
