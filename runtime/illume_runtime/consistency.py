@@ -18,10 +18,11 @@ from illume_runtime.manifest import (
     Vocabulary,
 )
 from illume_runtime.schedule import schedule_from_resolution
-from illume_runtime.solver import SOLVERS
+from illume_runtime.solver import solvers_of
 
 Shape = tuple[int | str, ...]
 
+READERS = ("vision_encoder", "image_tokenizer")
 TASKS = ("draw", "edit", "reconstruct")  # that may have templates of their own
 
 
@@ -95,14 +96,10 @@ def _check_tables(manifest: Manifest) -> None:
 
 def _check_stages(manifest: Manifest) -> None:
     """A graph's sizes must be those that the rest of the manifest makes the runtime give to it."""
-    pixels: Shape = ("B", 3, *manifest.preprocessing.image_size)
-    latents: Shape = ("B", *manifest.scheduler.latent_shape)
     width = manifest.model.hidden_size
     expected: dict[tuple[str, str], Shape] = {
-        ("vision_encoder", "pixel_values"): pixels,
-        ("image_tokenizer", "pixel_values"): pixels,
-        ("denoiser", "latents"): latents,
-        ("vae_decoder", "latents"): latents,
+        **{(name, port): shape for name in READERS for port, shape in _read_shapes(manifest.preprocessing).items()},
+        **{(name, "latents"): _latent_shape(manifest.scheduler) for name in ("denoiser", "vae_decoder")},
         ("decoder", "inputs_embeds"): ("B", "T", width),
         ("decoder", "hidden"): ("B", "T", width),
     }
@@ -117,6 +114,19 @@ def _check_stages(manifest: Manifest) -> None:
                 raise InvalidBundleError(
                     f"stages.{name}: {port.name} has the shape {list(port.shape)}, expected {list(shape)}"
                 )
+
+
+def _read_shapes(preprocessing: Preprocessing | AnySizePreprocessing) -> dict[str, Shape]:
+    """The inputs of the stages that read pictures."""
+    if isinstance(preprocessing, Preprocessing):
+        return {"pixel_values": ("B", 3, *preprocessing.image_size)}
+    return {"pixel_values": ("B", 3, "Y", "X"), "patches": ("P", 3 * preprocessing.patches.size**2)}
+
+
+def _latent_shape(scheduler: Scheduler | NoiseScheduler) -> Shape:
+    if isinstance(scheduler, Scheduler):
+        return ("B", *scheduler.latent_shape)
+    return ("B", scheduler.latent_channels, "Y", "X")
 
 
 def _check_sizes(manifest: Manifest) -> None:
@@ -137,14 +147,23 @@ def _check_sizes(manifest: Manifest) -> None:
             raise InvalidBundleError(f"{path}: got {size}, expected at least 1")
     if scheduler.max_steps < scheduler.default_steps:
         raise InvalidBundleError(f"scheduler.max_steps: got {scheduler.max_steps}, expected at least default_steps")
-    if not scheduler.shift > 0:
-        raise InvalidBundleError(f"scheduler.shift: got {scheduler.shift}, expected a positive number")
-    if scheduler.solver not in SOLVERS:
-        raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(SOLVERS)}")
+    _check_noise(scheduler)
     if min(preprocessing.std) <= 0:
         raise InvalidBundleError(f"preprocessing.std: got {list(preprocessing.std)}, expected positive numbers")
     if not all(0 <= value <= 255 for value in preprocessing.pad_color):
         raise InvalidBundleError(f"preprocessing.pad_color: got {list(preprocessing.pad_color)}, expected 0 to 255")
+
+
+def _check_noise(scheduler: Scheduler | NoiseScheduler) -> None:
+    if isinstance(scheduler, Scheduler) and not scheduler.shift > 0:
+        raise InvalidBundleError(f"scheduler.shift: got {scheduler.shift}, expected a positive number")
+    if isinstance(scheduler, NoiseScheduler) and not 0 < scheduler.beta_start <= scheduler.beta_end < 1:
+        raise InvalidBundleError(
+            f"scheduler.beta_start: got {scheduler.beta_start} to {scheduler.beta_end}, expected them between 0 and 1"
+        )
+    known = solvers_of(scheduler)
+    if scheduler.solver not in known:
+        raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(known)}")
 
 
 def _preprocessing_sizes(preprocessing: Preprocessing | AnySizePreprocessing) -> dict[str, int]:

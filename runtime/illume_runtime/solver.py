@@ -49,12 +49,17 @@ class SolverTable:
 
 def solver_table(scheduler: Scheduler | NoiseScheduler, num_steps: int) -> SolverTable:
     """The table of `num_steps` steps. Raises InvalidBundleError for an unknown solver, UsageError for the number."""
-    known = FLOW_SOLVERS if isinstance(scheduler, Scheduler) else NOISE_SOLVERS
+    known = solvers_of(scheduler)
     if scheduler.solver not in known:
         raise InvalidBundleError(f"scheduler: got solver {scheduler.solver!r}, expected one of {', '.join(known)}")
     if isinstance(scheduler, Scheduler):
         return SolverTable(1.0, _flow_steps(scheduler, num_steps))
     return _noise_table(scheduler, num_steps)
+
+
+def solvers_of(scheduler: Scheduler | NoiseScheduler) -> tuple[str, ...]:
+    """The names of the solvers for this kind of model."""
+    return FLOW_SOLVERS if isinstance(scheduler, Scheduler) else NOISE_SOLVERS
 
 
 def _flow_steps(scheduler: Scheduler, num_steps: int) -> tuple[SolverStep, ...]:
