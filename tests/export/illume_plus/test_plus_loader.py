@@ -14,6 +14,7 @@ from illume_export.families.illume_plus import Folders, config_from_folders, fol
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.naming import bare_name
 from illume_export.weights import weights_from_folder
+from illume_runtime.cli.main import main
 from illume_runtime.errors import InvalidCheckpointError
 
 Weights = dict[str, torch.Tensor]
@@ -336,3 +337,27 @@ def test_the_published_layout_is_loaded(reference: Path) -> None:
     assert list(config.vocabulary.level1) == facts["level1_range"]
     assert config.vocabulary.controls["end_of_line"] == facts["end_of_line"]
     assert config.language_model.tie_word_embeddings
+
+
+BAD_OPTIONS = {
+    "nothing": ([], "expected CHECKPOINT, or both --mllm and --tokenizer"),
+    "no tokenizer": (["--mllm", "a"], "expected CHECKPOINT, or both --mllm and --tokenizer"),
+    "both ways": (["folder", "--decoder", "a"], "CHECKPOINT and --mllm, --tokenizer, --decoder exclude each other"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_parts_are_named_all_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["export", *words, "-o", str(tmp_path / "out.bundle")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_with_the_parts_is_planned_like_any_checkpoint(
+    plus_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(plus_folder), "-o", str(tmp_path / "out.bundle"), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["name"] for stage in plan["stages"]][-4:] == ["vq_decoder", "conditioner", "denoiser", "vae_decoder"]
+    assert not (tmp_path / "out.bundle").exists()
