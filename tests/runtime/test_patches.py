@@ -30,7 +30,7 @@ def test_sizes_are_those_of_the_reference(row):
         assert [28 * n for n in merged_grid(resized_to, PATCHES)] == row["vit_resized_hw"]
 
 
-@pytest.mark.parametrize("size", [(40_000, 7), (5, 9000), (100_000, 100_000 // 30_000)])
+@pytest.mark.parametrize("size", [(9000, 20), (100, 30_000), (100_000, 3)])
 def test_strips_are_refused(size):
     with pytest.raises(UsageError, match=r"the picture has .* pixels, which become .*; expected sides of 16 to 4096"):
         any_size(size, SPEC)
