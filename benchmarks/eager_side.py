@@ -15,7 +15,9 @@ from benchmarks.requests import BATCH, INSTRUCTION, PROMPT, measuring_picture
 from illume_export.families.illume.eager import EagerPipeline
 from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.specification import specification_from_config
-from illume_runtime.solver import solver_steps
+from illume_runtime.manifest import Scheduler
+from illume_runtime.solver import solver_table
+from illume_runtime.typed_json import value_from_json
 
 Defaults = Mapping[str, float]
 
@@ -29,7 +31,7 @@ class EagerSide:
         self._pipeline = EagerPipeline(model, (checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
         self._generation: Mapping[str, Defaults] = json.loads((checkpoint / "generation_config.json").read_text())
         specification = specification_from_config(model.config)
-        self._scheduler = specification["scheduler"]
+        self._scheduler = value_from_json(Scheduler, specification["scheduler"], "scheduler")
         self._question = specification["prompts"]["defaults"]["describe"]
         self._picture = np.asarray(measuring_picture())
 
@@ -70,8 +72,8 @@ class EagerSide:
 
     def _rendered(self, task: str, codes: Tensor) -> list[Image.Image]:
         defaults = self._generation[task]
-        steps = solver_steps(self._scheduler["solver"], int(defaults["steps"]), self._scheduler["shift"])
-        noise = torch.randn(len(codes), *self._scheduler["latent_shape"])
+        steps = solver_table(self._scheduler, int(defaults["steps"])).steps
+        noise = torch.randn(len(codes), *self._scheduler.latent_shape)
         pictures = self._pipeline.pictures(codes, noise, steps, guidance=defaults["diffusion_guidance"])
         return [Image.fromarray(picture) for picture in pictures]
 

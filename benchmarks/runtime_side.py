@@ -34,9 +34,7 @@ class RuntimeSide:
 
     def tokens(self) -> object:
         prompt = self._writer.draw(PROMPT)
-        sides = (
-            embeds_of_prompt(self._engine, p, self._schedule, []) for p in (prompt.conditional, prompt.unconditional)
-        )
+        sides = (embeds_of_prompt(self._engine, p, []) for p in (prompt.conditional, prompt.unconditional))
         self._codes = draw_codes(
             self._engine,
             self._schedule,
@@ -50,7 +48,7 @@ class RuntimeSide:
         return self._codes
 
     def diffusion(self) -> object:
-        return image_from_pixels(pixels_of_codes(self._stages, self._codes, [0], self._sampling)[0])
+        return image_from_pixels(pixels_of_codes(self._stages, self._schedule, self._codes, [0], self._sampling)[0])
 
     def draw(self) -> object:
         return self.pipeline.draw(PROMPT)

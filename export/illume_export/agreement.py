@@ -12,6 +12,7 @@ from PIL import Image
 from illume_export.greedy import GreedyPipeline, GreedyTokens
 from illume_export.pictures import drawn_pictures
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.schedule import Codes
 
 TIE = 1e-2  # logits: where the best two are nearer than their rounding, either choice is right
 GUIDANCE = 2.0
@@ -76,8 +77,8 @@ class Agreement:
 
 def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: int) -> Iterator[Agreement]:
     """`count` questions, drawings and edits each, one at a time."""
-    answering = TextSampling(temperature=0.0, max_tokens=MAX_TOKENS)
-    drawing = ImageSampling(temperature=0.0, guidance=GUIDANCE, steps=1)
+    answering = TextSampling(temperature=0.0, max_tokens=MAX_TOKENS, repetition_penalty=1.0)
+    drawing = ImageSampling(temperature=0.0, guidance=GUIDANCE, repetition_penalty=1.0, steps=1)
     pictures = drawn_pictures(max(count, 1), size, seed=1)
     requests = zip(
         pictures, texts_of(QUESTIONS, count), texts_of(PROMPTS, count), texts_of(INSTRUCTIONS, count), strict=False
@@ -87,10 +88,15 @@ def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: 
         answer = pipeline.describe(picture, question, sampling=answering).token_ids
         yield agreement("describe", question, answer, reference.describe(pixels, question, max_tokens=MAX_TOKENS))
         (drawn,) = pipeline.draw(prompt, sampling=drawing)
-        yield agreement("draw", prompt, drawn.codes[0].ravel(), reference.draw(prompt, guidance=GUIDANCE))
+        yield agreement("draw", prompt, flat(drawn.codes), reference.draw(prompt, guidance=GUIDANCE))
         (edited,) = pipeline.edit(picture, instruction, sampling=drawing)
         expected = reference.draw(instruction, pixels, guidance=GUIDANCE)
-        yield agreement("edit", instruction, edited.codes[0].ravel(), expected)
+        yield agreement("edit", instruction, flat(edited.codes), expected)
+
+
+def flat(codes: Codes) -> np.ndarray:
+    """All codes of a picture, level by level in raster order."""
+    return np.concatenate([level.ravel() for level in codes])
 
 
 def agreement(kind: str, text: str, got: Sequence[int] | np.ndarray, expected: GreedyTokens) -> Agreement:

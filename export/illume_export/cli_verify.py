@@ -24,6 +24,7 @@ from illume_runtime.pipeline import Pipeline
 
 REQUESTS_PER_KIND = 50
 KINDS = ("describe", "draw", "edit")
+ANY_SIZE = 256  # pixels of the pictures for a model that takes any
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             errors = stage.errors(run_from_onnx(path / "stages" / f"{stage.name}.onnx"))
             differences.append(StageError(stage.name, max(errors), stage.tolerance))
         if args.requests:
-            size = int(checkpoint.specification["preprocessing"]["image_size"][0])
+            size = int(checkpoint.specification["preprocessing"].get("image_size", [ANY_SIZE])[0])
             reference = family.pipeline_from_checkpoint(checkpoint)
             for agreement in agreements(Pipeline.load(bundle), reference, size, args.requests):
                 requests.append(agreement)

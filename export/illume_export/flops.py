@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -18,4 +19,12 @@ def flops_of(function: Callable[..., object], *inputs: Tensor) -> int:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         function(*inputs)
+    return int(counter.get_total_flops())
+
+
+def flops_of_shapes(function: Callable[..., object], *shapes: tuple[int, ...]) -> int:
+    """FLOPs of one call with float32 inputs of these shapes; nothing is computed, whatever the size."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
+        function(*(torch.zeros(shape) for shape in shapes))
     return int(counter.get_total_flops())

@@ -23,4 +23,4 @@ class GreedyPipeline(Protocol):
         """The answer's text ids."""
 
     def draw(self, prompt: str, picture: np.ndarray | None = None, *, guidance: float) -> GreedyTokens:
-        """The codes of a picture in raster order."""
+        """The codes of a picture, level by level in raster order."""

@@ -11,13 +11,13 @@ from illume_runtime.errors import InvalidCheckpointError
 MAX_BYTES = 1024 * 1024
 
 
-def json_object_from_file(path: Path) -> dict[str, Any]:
+def json_object_from_file(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The object. Raises InvalidCheckpointError for a missing, oversized or malformed file."""
     if not path.is_file():
         raise InvalidCheckpointError(f"{path}: no such file; expected a checkpoint folder with a {path.name}")
     num_bytes = path.stat().st_size
-    if num_bytes > MAX_BYTES:
-        raise InvalidCheckpointError(f"{path}: {num_bytes} bytes, expected at most {MAX_BYTES}")
+    if num_bytes > max_bytes:
+        raise InvalidCheckpointError(f"{path}: {num_bytes} bytes, expected at most {max_bytes}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

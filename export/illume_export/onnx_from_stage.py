@@ -7,24 +7,31 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 import torch
 
 from illume_export.passes.bare_graph import bare_graph
 from illume_export.passes.parameter_names import parameter_names
-from illume_export.stage import Stage, example_of
+from illume_export.stage import Stage, example_of, factor_and_name
 from illume_runtime.errors import ExportError
 from illume_runtime.manifest import TensorSpec
 
-EXAMPLE_SIZES = {"B": 3, "T": 5, "S": 48}  # all different and none 1: what is equal by chance would be tied
+# All different and none 1: what is equal by chance would be tied.
+EXAMPLE_SIZES = {"B": 3, "T": 5, "S": 48, "Y": 7, "X": 4, "M": 6, "K": 9}
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def onnx_from_stage(stage: Stage) -> ir.Model:
     """The graph with its weights. Raises ExportError if it is not what the stage declares."""
     dims = {name: torch.export.Dim(name) for name in EXAMPLE_SIZES}  # a shared name is a shared size
-    dynamic = tuple({i: dims[n] for i, n in enumerate(spec.shape) if isinstance(n, str)} for spec in stage.inputs)
+
+    def dim_of(dimension: str) -> Any:
+        factor, name = factor_and_name(dimension)
+        return dims[name] if factor == 1 else factor * dims[name]
+
+    dynamic = tuple({i: dim_of(n) for i, n in enumerate(spec.shape) if isinstance(n, str)} for spec in stage.inputs)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -44,6 +51,7 @@ def onnx_from_stage(stage: Stage) -> ir.Model:
     model = program.model
     parameter_names(model, stage.module)
     bare_graph(model, stage.name)
+    _name_output_sizes(model, stage)
     _check(model, stage)
     return model
 
@@ -54,6 +62,16 @@ def _per_argument(stage: Stage, dynamic: tuple[Mapping[int, object], ...]) -> tu
     has_rest = bool(code.co_flags & 0x04)  # CO_VARARGS
     named = code.co_argcount - 1
     return (*dynamic[:named], dynamic[named:]) if has_rest else dynamic
+
+
+def _name_output_sizes(model: ir.Model, stage: Stage) -> None:
+    """Call a size of an output that follows from the inputs' as the stage calls it."""
+    for value, spec in zip(model.graph.outputs, stage.outputs, strict=True):
+        if value.shape is not None and len(value.shape) == len(spec.shape):
+            dims = zip(value.shape, spec.shape, strict=True)
+            value.shape = ir.Shape(
+                [want if isinstance(want, str) and not isinstance(got, int) else got for got, want in dims]
+            )
 
 
 def _check(model: ir.Model, stage: Stage) -> None:

@@ -21,7 +21,8 @@ TYPES = {"float32": torch.float32, "int64": torch.int64}
 class Stage:
     """One graph of a bundle.
 
-    `module` takes the inputs in order and gives back the outputs in order. `errors(run)` sends real inputs through
+    `module` takes the inputs in order and gives back the outputs in order. A dimension is a size, a name (`Y`) or a
+    multiple of one (`16*Y`); of outputs any expression of names will do. `errors(run)` sends real inputs through
     `run` and gives back the largest absolute error of each case against PyTorch; one above `tolerance` refuses it.
     """
 
@@ -35,9 +36,19 @@ class Stage:
     tolerance: float
 
 
+def factor_and_name(dimension: str) -> tuple[int, str]:
+    """16 and Y of a dimension `16*Y`; 1 and Y of `Y`."""
+    factor, star, name = dimension.rpartition("*")
+    return (int(factor), name) if star else (1, name)
+
+
 def example_of(stage: Stage, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
     """Zeros in the shapes of the stage's inputs, with the named dimensions at `sizes`."""
-    return tuple(
-        torch.zeros([sizes[n] if isinstance(n, str) else n for n in spec.shape], dtype=TYPES[spec.dtype])
-        for spec in stage.inputs
-    )
+
+    def size_of(dimension: int | str) -> int:
+        if isinstance(dimension, int):
+            return dimension
+        factor, name = factor_and_name(dimension)
+        return factor * sizes[name]
+
+    return tuple(torch.zeros([size_of(n) for n in spec.shape], dtype=TYPES[spec.dtype]) for spec in stage.inputs)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+Latents = NDArray[np.float32]
+
 
 def guided_step(
-    x: NDArray[np.float32],
-    v_cond: NDArray[np.float32],
-    v_uncond: NDArray[np.float32] | None,
+    x: Latents,
+    e_cond: Latents,
+    e_uncond: Latents | None,
     guidance: float,
-    v_prev: NDArray[np.float32] | None,
-    dt: float,
-    c_cur: float,
-    c_prev: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Next latents and the guided velocity, both of x's shape, float32.
+    m_previous: Latents | None,
+    *,
+    p: float = 0.0,
+    q: float = 1.0,
+    a: float = 1.0,
+    b: float,
+    c: float = 0.0,
+) -> tuple[Latents, Latents]:
+    """Next latents and what the next step remembers of this one, both of x's shape, float32.
 
-    v = v_uncond + guidance (v_cond - v_uncond); x' = x + dt (c_cur v + c_prev v_prev). Without `v_uncond` the
-    guidance is 1; without `v_prev` its coefficient is 0.
+    e = e_uncond + guidance (e_cond - e_uncond); m = p x + q e; x' = a x + b m + c m_previous. Without `e_uncond` the
+    guidance is 1; without `m_previous` its coefficient is 0.
     """
-    v = v_cond if v_uncond is None else v_uncond + np.float32(guidance) * (v_cond - v_uncond)
-    step = np.float32(dt * c_cur) * v
-    if v_prev is not None:
-        step = step + np.float32(dt * c_prev) * v_prev
-    return x + step, v
+    e = e_cond if e_uncond is None else e_uncond + np.float32(guidance) * (e_cond - e_uncond)
+    m = e if (p, q) == (0.0, 1.0) else np.float32(p) * x + np.float32(q) * e
+    step = np.float32(b) * m
+    if m_previous is not None:
+        step = step + np.float32(c) * m_previous
+    return (x if a == 1.0 else np.float32(a) * x) + step, m

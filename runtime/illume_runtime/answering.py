@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from illume_runtime.errors import EngineError
 from illume_runtime.manifest import Vocabulary
 from illume_runtime.results import Answer, Cancel, FinishReason, OnText
 from illume_runtime.sampling import TextSampling, params_of_rows
+from illume_runtime.schedule import Schedule
 from illume_runtime.text import TextTokenizer
 from illume_runtime.trace import Tracer
 
@@ -31,16 +32,22 @@ def answer_rows(
     sampling: TextSampling,
     *,
     tracer: Tracer,
-    may_draw: bool,
+    structure: Collection[int],
+    pictures: Mapping[tuple[int, ...], Schedule],
     on_text: OnText | None,
     cancel: Cancel | None,
-) -> list[Answer] | None:
-    """One answer per row; None if `may_draw` and the (only) row begins a picture instead of words.
+) -> list[Answer] | Schedule:
+    """One answer per row; a schedule if the (only) row begins a picture of that size instead of words.
 
-    `sampling` has no None left. `on_text` gets the first row's text as it comes.
+    `sampling` has no None left. `on_text` gets the first row's text as it comes. `structure` are the ids that only
+    stand in pictures: they are never chosen. A picture begins with a tag of `pictures`, which may be empty, and
+    `start_of_image`; where there are none, no row begins one.
     """
     segment = vocabulary.segment("text")
-    end, opening = (vocabulary.control(name) - segment.start for name in ("end", "start_of_image"))
+    opening = vocabulary.control("start_of_image")
+    ends = {vocabulary.control("end") - segment.start, vocabulary.controls.get("pad", -1) - segment.start}
+    banned = sorted(i - segment.start for i in {opening, *structure} if segment.start <= i < segment.end)
+    with_picture = [i for i in banned if i != opening - segment.start]
     limit = sampling.max_tokens or 1
     penalty = 1.0 if sampling.repetition_penalty is None else float(sampling.repetition_penalty)
     params = params_of_rows(sampling, list(range(len(rows))))
@@ -57,14 +64,15 @@ def answer_rows(
         with tracer.span("sample.text", num_bytes=logits.nbytes):
             if penalty != 1.0:
                 logits = repetition_penalty(logits, seen, penalty)
-            tokens = sample(logits, params.at_step(k), banned=None if may_draw and k == 0 else [opening])
+            drawable = pictures.get(tuple(states[0].ids))
+            tokens = sample(logits, params.at_step(k), banned=banned if drawable is None else with_picture)
         if tokens.min() < 0:
             raise EngineError(f"head_text: no token can be drawn at step {k}; the logits are not finite")
-        if may_draw and k == 0 and tokens[0] == opening:
-            return None
+        if drawable is not None and tokens[0] == opening - segment.start:
+            return drawable
         seen[:, k] = tokens
         for row, (state, token) in enumerate(zip(states, tokens.tolist(), strict=True)):
-            if state.finish is None and token == end:
+            if state.finish is None and token in ends:
                 state.finish = "end"
             elif state.finish is None:
                 state.ids.append(token + segment.start)

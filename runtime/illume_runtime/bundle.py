@@ -18,9 +18,11 @@ from illume_runtime.files import sha256_of
 from illume_runtime.limits import MAX_BUNDLE_JSON_BYTES, MAX_GENERATION_JSON_BYTES
 from illume_runtime.manifest import (
     MANIFEST_NAME,
+    AnySizePreprocessing,
     Grammar,
     Manifest,
     ModelSpec,
+    NoiseScheduler,
     Preprocessing,
     Prompts,
     Scheduler,
@@ -106,12 +108,12 @@ class Bundle:
         return self.manifest.prompts
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing | AnySizePreprocessing:
         """How a picture becomes pixel values."""
         return self.manifest.preprocessing
 
     @property
-    def scheduler(self) -> Scheduler:
+    def scheduler(self) -> Scheduler | NoiseScheduler:
         """How latents are denoised."""
         return self.manifest.scheduler
 

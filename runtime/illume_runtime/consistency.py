@@ -5,11 +5,25 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from illume_runtime.errors import InvalidBundleError
-from illume_runtime.manifest import MANIFEST_NAME, ControlPart, Manifest, Vocabulary
+from illume_runtime.manifest import (
+    MANIFEST_NAME,
+    AnySizePreprocessing,
+    ControlPart,
+    Manifest,
+    NoiseScheduler,
+    Preprocessing,
+    Scheduler,
+    SlotPart,
+    Template,
+    Vocabulary,
+)
 from illume_runtime.schedule import schedule_from_resolution
-from illume_runtime.solver import SOLVERS
+from illume_runtime.solver import solvers_of
 
 Shape = tuple[int | str, ...]
+
+READERS = ("vision_encoder", "image_tokenizer")
+TASKS = ("draw", "edit", "reconstruct")  # that may have templates of their own
 
 
 def check_consistency(manifest: Manifest) -> None:
@@ -26,8 +40,19 @@ def check_consistency(manifest: Manifest) -> None:
         raise InvalidBundleError(
             f"grammar.image.resolutions: has the names {names}, expected at least one, all different"
         )
+    _check_resolution_names(manifest, names)
     for resolution in resolutions:
         schedule_from_resolution(resolution, manifest.vocabulary)
+
+
+def _check_resolution_names(manifest: Manifest, names: list[str]) -> None:
+    """Keys that name resolutions must name those of the grammar, and size ids all of them."""
+    if isinstance(manifest.scheduler, NoiseScheduler) and set(manifest.scheduler.size_ids) != set(names):
+        raise InvalidBundleError(f"scheduler.size_ids: has {list(manifest.scheduler.size_ids)}, expected {names}")
+    if isinstance(manifest.preprocessing, AnySizePreprocessing):
+        unknown = [name for name in manifest.preprocessing.anchors if name not in names]
+        if unknown or not manifest.preprocessing.anchors:
+            raise InvalidBundleError(f"preprocessing.anchors: got {unknown or 'none'}, expected some of {names}")
 
 
 def _check_files(manifest: Manifest) -> None:
@@ -71,14 +96,10 @@ def _check_tables(manifest: Manifest) -> None:
 
 def _check_stages(manifest: Manifest) -> None:
     """A graph's sizes must be those that the rest of the manifest makes the runtime give to it."""
-    pixels: Shape = ("B", 3, *manifest.preprocessing.image_size)
-    latents: Shape = ("B", *manifest.scheduler.latent_shape)
     width = manifest.model.hidden_size
     expected: dict[tuple[str, str], Shape] = {
-        ("vision_encoder", "pixel_values"): pixels,
-        ("image_tokenizer", "pixel_values"): pixels,
-        ("denoiser", "latents"): latents,
-        ("vae_decoder", "latents"): latents,
+        **{(name, port): shape for name in READERS for port, shape in _read_shapes(manifest.preprocessing).items()},
+        **{(name, "latents"): _latent_shape(manifest.scheduler) for name in ("denoiser", "vae_decoder")},
         ("decoder", "inputs_embeds"): ("B", "T", width),
         ("decoder", "hidden"): ("B", "T", width),
     }
@@ -95,6 +116,19 @@ def _check_stages(manifest: Manifest) -> None:
                 )
 
 
+def _read_shapes(preprocessing: Preprocessing | AnySizePreprocessing) -> dict[str, Shape]:
+    """The inputs of the stages that read pictures."""
+    if isinstance(preprocessing, Preprocessing):
+        return {"pixel_values": ("B", 3, *preprocessing.image_size)}
+    return {"pixel_values": ("B", 3, "Y", "X"), "patches": ("P", 3 * preprocessing.patches.size**2)}
+
+
+def _latent_shape(scheduler: Scheduler | NoiseScheduler) -> Shape:
+    if isinstance(scheduler, Scheduler):
+        return ("B", *scheduler.latent_shape)
+    return ("B", scheduler.latent_channels, "Y", "X")
+
+
 def _check_sizes(manifest: Manifest) -> None:
     model, scheduler, preprocessing = manifest.model, manifest.scheduler, manifest.preprocessing
     sizes = {
@@ -103,8 +137,8 @@ def _check_sizes(manifest: Manifest) -> None:
         "model.num_kv_heads": model.num_kv_heads,
         "model.head_dim": model.head_dim,
         "model.max_context": model.max_context,
-        "preprocessing.image_size": min(preprocessing.image_size),
-        "scheduler.latent_shape": min(scheduler.latent_shape),
+        **_preprocessing_sizes(preprocessing),
+        **_scheduler_sizes(scheduler),
         "scheduler.default_steps": scheduler.default_steps,
         "vocabulary.size": manifest.vocabulary.size,
     }
@@ -113,14 +147,38 @@ def _check_sizes(manifest: Manifest) -> None:
             raise InvalidBundleError(f"{path}: got {size}, expected at least 1")
     if scheduler.max_steps < scheduler.default_steps:
         raise InvalidBundleError(f"scheduler.max_steps: got {scheduler.max_steps}, expected at least default_steps")
-    if not scheduler.shift > 0:
-        raise InvalidBundleError(f"scheduler.shift: got {scheduler.shift}, expected a positive number")
-    if scheduler.solver not in SOLVERS:
-        raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(SOLVERS)}")
+    _check_noise(scheduler)
     if min(preprocessing.std) <= 0:
         raise InvalidBundleError(f"preprocessing.std: got {list(preprocessing.std)}, expected positive numbers")
     if not all(0 <= value <= 255 for value in preprocessing.pad_color):
         raise InvalidBundleError(f"preprocessing.pad_color: got {list(preprocessing.pad_color)}, expected 0 to 255")
+
+
+def _check_noise(scheduler: Scheduler | NoiseScheduler) -> None:
+    if isinstance(scheduler, Scheduler) and not scheduler.shift > 0:
+        raise InvalidBundleError(f"scheduler.shift: got {scheduler.shift}, expected a positive number")
+    if isinstance(scheduler, NoiseScheduler) and not 0 < scheduler.beta_start <= scheduler.beta_end < 1:
+        raise InvalidBundleError(
+            f"scheduler.beta_start: got {scheduler.beta_start} to {scheduler.beta_end}, expected them between 0 and 1"
+        )
+    known = solvers_of(scheduler)
+    if scheduler.solver not in known:
+        raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(known)}")
+
+
+def _preprocessing_sizes(preprocessing: Preprocessing | AnySizePreprocessing) -> dict[str, int]:
+    if isinstance(preprocessing, Preprocessing):
+        return {"preprocessing.image_size": min(preprocessing.image_size)}
+    sizes = {name: getattr(preprocessing, name) for name in ("multiple", "min_pixels", "max_pixels", "max_side")}
+    sizes |= {"patches.size": preprocessing.patches.size, "patches.merge": preprocessing.patches.merge}
+    return {f"preprocessing.{name}": size for name, size in sizes.items()}
+
+
+def _scheduler_sizes(scheduler: Scheduler | NoiseScheduler) -> dict[str, int]:
+    if isinstance(scheduler, Scheduler):
+        return {"scheduler.latent_shape": min(scheduler.latent_shape)}
+    names = ("num_train_steps", "latent_channels", "latents_per_code")
+    return {f"scheduler.{name}": getattr(scheduler, name) for name in names}
 
 
 def _check_vocabulary(vocabulary: Vocabulary) -> None:
@@ -147,16 +205,30 @@ def _check_vocabulary(vocabulary: Vocabulary) -> None:
 
 
 def _check_templates(manifest: Manifest) -> None:
+    prompts = manifest.prompts
     for name in ("begin", "user", "end"):
-        slots = []
-        for part in getattr(manifest.prompts, name):
-            if isinstance(part, ControlPart):
-                manifest.vocabulary.control(part.control)
-            else:
-                slots.append(part.slot)
+        slots = _slots(getattr(prompts, name), manifest.vocabulary)
         expected = ["images", "text"] if name == "user" else []
         if sorted(slots) != expected:
             raise InvalidBundleError(f"prompts.{name}: has the slots {slots}, expected {expected}")
+    for task, templates in prompts.tasks.items():
+        if task not in TASKS:
+            raise InvalidBundleError(f"prompts.tasks.{task}: unknown task, expected some of {', '.join(TASKS)}")
+        for side in ("conditional", "unconditional"):
+            slots = _slots(getattr(templates, side), manifest.vocabulary)
+            asked = {"text"} if side == "conditional" and task != "reconstruct" else set()
+            asked |= {"images"} if task != "draw" else set()
+            got = [slot for slot in slots if slot != "resolution"]
+            if sorted(got) != sorted(asked):
+                raise InvalidBundleError(f"prompts.tasks.{task}.{side}: has the slots {got}, expected {sorted(asked)}")
+
+
+def _slots(template: Template, vocabulary: Vocabulary) -> list[str]:
+    """The slots of a template, whose controls must exist."""
+    for part in template:
+        if isinstance(part, ControlPart):
+            vocabulary.control(part.control)
+    return [part.slot for part in template if isinstance(part, SlotPart)]
 
 
 def is_inside(path: str) -> bool:

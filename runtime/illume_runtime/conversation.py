@@ -15,7 +15,7 @@ EXPECTED = "expected {'role': 'user' or 'assistant', 'content': [text, images or
 
 
 def conversation_from_messages(
-    messages: Sequence[Mapping[str, Any]], schedule: Schedule
+    messages: Sequence[Mapping[str, Any]], schedules: Sequence[Schedule]
 ) -> tuple[list[UserTurn | AnswerTurn], list[Source]]:
     """The turns, and the images that their picture slots stand for. Raises UsageError for a malformed message."""
     turns: list[UserTurn | AnswerTurn] = []
@@ -29,35 +29,38 @@ def conversation_from_messages(
         if not isinstance(parts, Sequence) or isinstance(parts, (bytes, bytearray)):
             raise UsageError(f"{where}: the content is a {type(content).__name__}, {EXPECTED}")
         if message["role"] == "user":
-            turns.append(_user_turn(parts, schedule, images))
+            turns.append(_user_turn(parts, schedules, images))
         elif message["role"] == "assistant":
-            turns.append(_answer_turn(parts, schedule, where))
+            turns.append(_answer_turn(parts, schedules, where))
         else:
             raise UsageError(f"{where}: got the role {message['role']!r}, {EXPECTED}")
     return turns, images
 
 
-def _user_turn(parts: Sequence[Any], schedule: Schedule, images: list[Source]) -> UserTurn:
+def _user_turn(parts: Sequence[Any], schedules: Sequence[Schedule], images: list[Source]) -> UserTurn:
     words: list[str] = []
     pictures: list[Part] = []
     for part in parts:
         if isinstance(part, str):
             words.append(part)
         elif isinstance(part, Picture):
-            pictures.append(_tokens(part, schedule))
+            pictures.append(_tokens(part, schedules))
         else:
             pictures.append(PictureSlot(len(images)))
             images.append(part)
     return UserTurn(" ".join(words), tuple(pictures))
 
 
-def _answer_turn(parts: Sequence[Any], schedule: Schedule, where: str) -> AnswerTurn:
+def _answer_turn(parts: Sequence[Any], schedules: Sequence[Schedule], where: str) -> AnswerTurn:
     if len(parts) == 1 and isinstance(parts[0], str):
         return AnswerTurn(parts[0])
     if len(parts) == 1 and isinstance(parts[0], Picture):
-        return AnswerTurn(_tokens(parts[0], schedule))
+        return AnswerTurn(_tokens(parts[0], schedules))
     raise UsageError(f"{where}: an answer is one text or one Picture, got {len(parts)} parts; {EXPECTED}")
 
 
-def _tokens(picture: Picture, schedule: Schedule) -> TokenRun:
-    return TokenRun(tuple(schedule.tokens_of(picture.codes).tolist()))
+def _tokens(picture: Picture, schedules: Sequence[Schedule]) -> TokenRun:
+    """The size's tag and the ids of a drawn picture, whose grids tell its size."""
+    grids = tuple(level.shape for level in picture.codes)
+    schedule = next((one for one in schedules if one.grids == grids), schedules[0])
+    return TokenRun((*schedule.tag, *schedule.tokens_of(picture.codes).tolist()))

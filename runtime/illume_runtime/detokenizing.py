@@ -1,4 +1,4 @@
-"""From codes to pixels: the diffusion loop and the VAE decoder."""
+"""From codes to pixels: the fast decoder, or the diffusion loop and the VAE decoder."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_kernels.flow import guided_step
-from illume_kernels.philox import STREAM_NOISE, normal
-from illume_runtime.errors import Cancelled
+from illume_runtime.denoising import denoised
+from illume_runtime.errors import Cancelled, UsageError
+from illume_runtime.resizing import interpolated, resized
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling
-from illume_runtime.schedule import Codes
-from illume_runtime.solver import solver_steps
+from illume_runtime.schedule import Codes, Schedule
 from illume_runtime.stages import Stages
 
-VAE_BATCH = 8  # pictures that the VAE decodes at once: its activations are the largest of all stages
+PIXELS_AT_ONCE = 8 * 256 * 256  # of a batch of the decoders: their activations are the largest of all stages
 
 
 def pixels_of_codes(
     stages: Stages,
+    schedule: Schedule,
     codes: Sequence[Codes],
     requests: Sequence[int],
     sampling: ImageSampling,
@@ -28,50 +28,59 @@ def pixels_of_codes(
     on_progress: OnProgress | None = None,
     cancel: Cancel | None = None,
 ) -> NDArray[np.float32]:
-    """Pixels [B, 3, Y, X] in [-1, 1]; the noise of a picture depends on the seed and its request alone."""
-    scheduler = stages.bundle.scheduler
-    guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
-    batch = len(codes)
+    """Pixels [B, 3, Y, X] in [-1, 1]; the noise of a picture depends on the seed and its request alone.
+
+    Raises UsageError for a quality that the bundle has no stages for.
+    """
+    draft = is_draft(stages, sampling)
     with stages.tracer.span("noise"):
-        code_map = _code_map(stages, codes)
-        if guidance != 1.0:
-            code_map = np.concatenate((code_map, np.zeros_like(code_map)))
-        x = np.stack([normal(sampling.seed, request, STREAM_NOISE, scheduler.latent_shape) for request in requests])
-        table = solver_steps(scheduler.solver, sampling.steps or scheduler.default_steps, scheduler.shift)
-    previous: NDArray[np.float32] | None = None
-    for i, step in enumerate(table):
-        if cancel is not None and cancel():
-            raise Cancelled(f"cancelled after {i} of {len(table)} diffusion steps")
-        feeds = {
-            "latents": x if guidance == 1.0 else np.concatenate((x, x)),
-            "time": np.full(len(code_map), step.time, np.float32),
-            "code_map": code_map,
-        }
-        velocity = stages.run("denoiser", feeds, step=i)["velocity"].astype(np.float32, copy=False)
-        with stages.tracer.span("solver", num_bytes=6 * x.nbytes):
-            uncond = velocity[batch:] if guidance != 1.0 else None
-            x, previous = guided_step(x, velocity[:batch], uncond, guidance, previous, step.dt, step.c_cur, step.c_prev)
-        if on_progress is not None:
-            on_progress(Progress("diffusion", i + 1, len(table), None))
-    return _decode(stages, x, on_progress, cancel)
+        code_map = _code_map(stages, schedule, codes)
+    if draft:
+        return _decoded(stages, "vq_decoder", "code_map", code_map, schedule, on_progress, cancel)
+    latents = denoised(stages, schedule, code_map, requests, sampling, on_progress=on_progress, cancel=cancel)
+    return _decoded(stages, "vae_decoder", "latents", latents, schedule, on_progress, cancel)
 
 
-def _decode(
-    stages: Stages, latents: NDArray[np.float32], on_progress: OnProgress | None, cancel: Cancel | None
+def is_draft(stages: Stages, sampling: ImageSampling) -> bool:
+    """Whether the fast decoder makes the picture: as asked, or because there is no other. Raises UsageError."""
+    has = {name: name in stages.bundle.stages for name in ("vq_decoder", "denoiser")}
+    if sampling.quality == "draft" and not has["vq_decoder"]:
+        raise UsageError("quality: this bundle has no fast decoder; leave it out, or take standard or best")
+    if sampling.quality in ("standard", "best") and not has["denoiser"]:
+        raise UsageError(f"quality: this bundle has no diffusion decoder for {sampling.quality!r}; take draft")
+    return has["vq_decoder"] and (sampling.quality == "draft" or not has["denoiser"])
+
+
+def _decoded(
+    stages: Stages,
+    stage: str,
+    name: str,
+    array: NDArray[np.float32],
+    schedule: Schedule,
+    on_progress: OnProgress | None,
+    cancel: Cancel | None,
 ) -> NDArray[np.float32]:
+    """Pixels of code maps or latents, some at a time."""
+    batch = max(1, PIXELS_AT_ONCE // (schedule.width * schedule.height))
     parts = []
-    for first in range(0, len(latents), VAE_BATCH):
+    for first in range(0, len(array), batch):
         if cancel is not None and cancel():
-            raise Cancelled(f"cancelled after {first} of {len(latents)} pictures")
-        part = stages.run("vae_decoder", {"latents": latents[first : first + VAE_BATCH]})["pixels"]
+            raise Cancelled(f"cancelled after {first} of {len(array)} pictures")
+        part = stages.run(stage, {name: array[first : first + batch]})["pixels"]
         parts.append(part.astype(np.float32, copy=False))
         if on_progress is not None:
-            on_progress(Progress("pixels", min(first + VAE_BATCH, len(latents)), len(latents), None))
+            on_progress(Progress("pixels", min(first + batch, len(array)), len(array), None))
     return np.concatenate(parts)
 
 
-def _code_map(stages: Stages, codes: Sequence[Codes]) -> NDArray[np.float32]:
-    """Code vectors [B, C, Y, X] of the first level."""
-    table = stages.bundle.table("code_embedding")
-    vectors = table[np.stack([levels[0] for levels in codes])]  # [B, Y, X, C]
-    return np.ascontiguousarray(vectors.transpose(0, 3, 1, 2), np.float32)
+def _code_map(stages: Stages, schedule: Schedule, codes: Sequence[Codes]) -> NDArray[np.float32]:
+    """Code vectors [B, C, Y, X] of all levels, coarser ones resized to the grid of the last."""
+    rows, columns = schedule.grids[-1]
+    maps = []
+    for level, grid in enumerate(schedule.grids):
+        table = stages.bundle.table("code_embedding" if level == 0 else f"code_embedding_level{level}")
+        vectors = table[np.stack([one[level] for one in codes])].transpose(0, 3, 1, 2).astype(np.float32)
+        if grid != (rows, columns):
+            vectors = resized(vectors, interpolated(grid[0], rows), interpolated(grid[1], columns))
+        maps.append(vectors)
+    return np.ascontiguousarray(np.concatenate(maps, axis=1), np.float32)

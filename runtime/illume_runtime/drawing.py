@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from illume_kernels.oracle import sample
+from illume_kernels.oracle import repetition_penalty, sample
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
@@ -47,7 +47,8 @@ def draw_codes(
         sides.append([r.unconditional for r in requests])
     opening = engine.embed(schedule.steps[0].tokens)
     rows = [np.concatenate((row, opening)) for side in sides for row in side]
-    params = params_of_rows(sampling, [r.request for r in requests])
+    numbers = [r.request for r in requests]
+    params = [params_of_rows(sampling.of_level(level), numbers) for level in range(len(schedule.grids))]
     chosen = np.zeros((len(requests), len(schedule.steps)), np.int64)
     hidden: Embeds | None = None
     tokens = np.zeros(len(requests), np.int64)
@@ -62,9 +63,9 @@ def draw_codes(
             appended[..., 0] = tokens + start
             appended[..., 1:] = step.tokens
             hidden = engine.step(appended.reshape(len(rows), -1), step.segment)
-        logits = engine.logits(step.segment, hidden, guidance)
+        logits = _logits(engine, schedule, k, hidden, guidance, chosen, sampling.repetition_penalty)
         with tracer.span(f"sample.{step.segment}", num_bytes=logits.nbytes):
-            tokens = sample(logits, params.at_step(k))
+            tokens = sample(logits, params[step.level].at_step(k))
             if tokens.min() < 0:
                 raise EngineError(f"head_{step.segment}: no token can be drawn at step {k}; the logits are not finite")
             chosen[:, k] = tokens
@@ -73,6 +74,29 @@ def draw_codes(
             preview = _preview(schedule, chosen[0], k + 1, code_color) if row_ends else None
             on_progress(Progress("tokens", k + 1, len(schedule.steps), preview))
     return [schedule.codes_of_samples(row) for row in chosen]
+
+
+def _logits(
+    engine: TokenEngine,
+    schedule: Schedule,
+    k: int,
+    hidden: Embeds,
+    guidance: float,
+    chosen: NDArray[np.int64],
+    penalty: float | None,
+) -> NDArray[np.float32]:
+    """Logits [B, n] of step k. A repetition penalty acts on the conditional side alone, before guidance."""
+    step = schedule.steps[k]
+    if penalty in (None, 1.0):
+        return engine.logits(step.segment, hidden, guidance)
+    batch = len(chosen)
+    same = np.array([before.level == step.level for before in schedule.steps[:k]], np.bool_)
+    seen = np.where(same, chosen[:, :k], -1)
+    cond = repetition_penalty(engine.logits(step.segment, hidden[:batch], 1.0), seen, float(penalty or 1.0))
+    if guidance == 1.0:
+        return cond
+    uncond = engine.logits(step.segment, hidden[batch:], 1.0)
+    return uncond + np.float32(guidance) * (cond - uncond)
 
 
 def _preview(

@@ -9,6 +9,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +104,19 @@ def image_from_array(array: NDArray[np.uint8]) -> Image.Image:
     return _rgb(Image.fromarray(np.ascontiguousarray(array)), "the picture")
 
 
-def fit(image: Image.Image, size: tuple[int, int], *, resample: str, pad_color: tuple[int, int, int]) -> Image.Image:
-    """The RGB picture scaled into (width, height) with its proportions kept, in the middle of `pad_color`."""
-    left, top, width, height = _place(image.size, size)
+def fit(
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    resample: str,
+    pad_color: tuple[int, int, int],
+    whole: Callable[[float], int] = round,
+) -> Image.Image:
+    """The RGB picture scaled into (width, height) with its proportions kept, in the middle of `pad_color`.
+
+    `whole` makes whole pixels of its scaled sides.
+    """
+    left, top, width, height = _place(image.size, size, whole)
     scaled = image.resize((width, height), RESAMPLING[resample])
     if scaled.size == size:
         return scaled
@@ -114,9 +125,15 @@ def fit(image: Image.Image, size: tuple[int, int], *, resample: str, pad_color: 
     return canvas
 
 
-def unfit(image: Image.Image, original_size: tuple[int, int], *, resample: str = "bicubic") -> Image.Image:
+def unfit(
+    image: Image.Image,
+    original_size: tuple[int, int],
+    *,
+    resample: str = "bicubic",
+    whole: Callable[[float], int] = round,
+) -> Image.Image:
     """The reverse of `fit`: the part of the picture that is no padding, in the size (width, height) that went in."""
-    left, top, width, height = _place(original_size, image.size)
+    left, top, width, height = _place(original_size, image.size, whole)
     part = image.crop((left, top, left + width, top + height))
     return part.resize(original_size, RESAMPLING[resample])
 
@@ -125,9 +142,15 @@ def pixels_from_image(image: Image.Image, preprocessing: Preprocessing) -> NDArr
     """`pixel_values` [1, 3, Y, X] float32 of an RGB picture: fitted, then (value / 255 - mean) / std."""
     height, width = preprocessing.image_size
     fitted = fit(image, (width, height), resample=preprocessing.resample, pad_color=preprocessing.pad_color)
-    mean = np.array(preprocessing.mean, np.float32)
-    std = np.array(preprocessing.std, np.float32)
-    values: NDArray[np.float32] = (np.asarray(fitted, np.float32) / np.float32(255) - mean) / std
+    return normalized(fitted, preprocessing.mean, preprocessing.std)
+
+
+def normalized(
+    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> NDArray[np.float32]:
+    """[1, 3, Y, X] float32 of an RGB picture: (value / 255 - mean) / std."""
+    shift, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    values: NDArray[np.float32] = (np.asarray(image, np.float32) / np.float32(255) - shift) / scale
     return np.ascontiguousarray(values.transpose(2, 0, 1))[None]
 
 
@@ -141,10 +164,10 @@ def image_from_pixels(pixels: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))
 
 
-def _place(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int, int, int]:
+def _place(size: tuple[int, int], into: tuple[int, int], whole: Callable[[float], int]) -> tuple[int, int, int, int]:
     """Left, top, width and height of a picture of `size` that is scaled into another size and centred there."""
     scale = min(into[0] / size[0], into[1] / size[1])
-    width, height = (max(1, min(limit, round(length * scale))) for length, limit in zip(size, into, strict=True))
+    width, height = (max(1, min(limit, whole(length * scale))) for length, limit in zip(size, into, strict=True))
     return (into[0] - width) // 2, (into[1] - height) // 2, width, height
 
 

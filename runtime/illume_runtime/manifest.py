@@ -146,23 +146,46 @@ class ControlPart:
 
 @dataclass(frozen=True, slots=True)
 class SlotPart:
-    """A place of a prompt template that a request fills."""
+    """A place of a prompt template that a request fills; `after` is text behind each of its pictures.
 
-    slot: Literal["text", "images"]
+    `resolution` is the tag of the picture to be drawn.
+    """
+
+    slot: Literal["text", "images", "resolution"]
+    after: str = ""
 
 
-Template = tuple[ControlPart | SlotPart, ...]
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text of a prompt template. It is encoded in one piece with what stands beside it, up to a control or picture."""
+
+    text: str
+
+
+Template = tuple[ControlPart | SlotPart | TextPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTemplates:
+    """The turn of a user who asks for a picture, with and without what the user said."""
+
+    conditional: Template
+    unconditional: Template
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`."""
+    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`.
+
+    `tasks` are turns in place of `user` for `draw`, `edit` and `reconstruct`, where a model has its own words for them.
+    """
 
     begin: Template
     user: Template
     end: Template
     defaults: Mapping[str, str]
     unconditional_text: str
+    tasks: Mapping[str, TaskTemplates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +201,36 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchSpec:
+    """How pixels become the patches of a vision transformer: squares of `size`, `merge` x `merge` of them a feature."""
+
+    size: int
+    merge: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AnySizePreprocessing:
+    """How a picture of any size is read: its sides become multiples of `multiple`, its area stays within limits.
+
+    A picture that is to be drawn again is padded to the nearest in shape of `anchors`, names of resolutions.
+    """
+
+    multiple: int
+    min_pixels: int
+    max_pixels: int
+    max_side: int
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    anchors: tuple[str, ...]
+    anchor_resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    pad_color: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patches: PatchSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Scheduler:
     """How latents are denoised. `latent_shape` is [C, Y, X]."""
 
@@ -185,6 +238,27 @@ class Scheduler:
     solver: str
     latent_shape: tuple[int, int, int]
     shift: float
+    default_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseScheduler:
+    """How latents are denoised by a model that predicts noise: the levels of its training, and the solver.
+
+    Square roots of beta are spaced evenly from `beta_start` to `beta_end`. Latents are [channels, rows, columns], with
+    rows and columns `latents_per_code` times those of the last level's codes. `size_ids` are the numbers by which the
+    model knows the resolutions.
+    """
+
+    num_train_steps: int
+    beta_start: float
+    beta_end: float
+    steps_offset: int
+    solver: str
+    latent_channels: int
+    latents_per_code: int
+    size_ids: Mapping[str, int]
     default_steps: int
     max_steps: int
 
@@ -206,8 +280,8 @@ class Manifest:
     vocabulary: Vocabulary
     grammar: Grammar
     prompts: Prompts
-    preprocessing: Preprocessing
-    scheduler: Scheduler
+    preprocessing: Preprocessing | AnySizePreprocessing
+    scheduler: Scheduler | NoiseScheduler
 
 
 def manifest_from_json(data: Any) -> Manifest:

@@ -9,37 +9,34 @@ A batch (`draw_many` and its kin) gives each request its place as number for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from illume_runtime.answering import answer_rows
 from illume_runtime.bundle import Bundle
 from illume_runtime.conversation import conversation_from_messages
 from illume_runtime.decoder import Embeds, TokenEngine
-from illume_runtime.detokenizing import pixels_of_codes
+from illume_runtime.detokenizing import is_draft, pixels_of_codes
 from illume_runtime.drawing import TokenRequest, draw_codes
 from illume_runtime.errors import UsageError
-from illume_runtime.images import Source, image_from_pixels, open_image, pixels_from_image, unfit
+from illume_runtime.images import Source, image_from_pixels, open_image
 from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.prompting import check_context, embeds_of_prompt
-from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter, UserTurn
+from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter, UserTurn, with_tag
 from illume_runtime.request_lock import RequestLock
 from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
 from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
-from illume_runtime.schedule import Codes, schedule_from_grammar
+from illume_runtime.schedule import Codes, Schedule, schedules_from_grammar
 from illume_runtime.stages import Stages
 from illume_runtime.text import tokenizer_from_bundle
 from illume_runtime.trace import NULL_TRACER, Tracer
+from illume_runtime.vision import Seen, vision_from_stages
 
 __all__ = ["Answer", "ImageSampling", "Picture", "Pipeline", "Progress", "Reply", "TextSampling"]
-
-ImageEmbeds = NDArray[np.float32]
 
 
 class Pipeline:
@@ -55,7 +52,9 @@ class Pipeline:
         self._stages = Stages(bundle, device, threads, tracer)
         self._tokenizer = tokenizer_from_bundle(bundle)
         self._writer = PromptWriter(bundle.prompts, bundle.vocabulary, self._tokenizer)
-        self._schedule = schedule_from_grammar(bundle.grammar, bundle.vocabulary)
+        self._schedules = schedules_from_grammar(bundle.grammar, bundle.vocabulary)
+        self._schedule = next(iter(self._schedules.values()))
+        self._vision = vision_from_stages(self._stages, self._schedules)
         self._engine = TokenEngine(self._stages)
         self._lock = RequestLock()
 
@@ -114,26 +113,36 @@ class Pipeline:
         prompt: str,
         *,
         n: int = 1,
+        size: str | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """`n` pictures of a prompt, drawn as one batch."""
-        return self.draw_many([prompt] * _checked_count(n), sampling=sampling, on_progress=on_progress, cancel=cancel)
+        """`n` pictures of a prompt, drawn as one batch; `size` is one of the bundle's resolutions, None its first."""
+        count = _checked_count(n)
+        return self.draw_many(
+            [prompt] * count, sizes=[size] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+        )
 
     def draw_many(
         self,
         prompts: Sequence[str],
         *,
+        sizes: Sequence[str | None] | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """One picture per prompt."""
+        """One picture per prompt, in the size beside it; pictures of one size are drawn as one batch."""
+        if sizes is not None and len(sizes) != len(prompts):
+            raise UsageError(f"got {len(prompts)} prompts and {len(sizes)} sizes, expected one for each prompt")
+        schedules = [self._schedule_of(size) for size in sizes or [None] * len(prompts)]
         with self.tracer.span("tokenize"):
-            guided = [self._writer.draw(prompt) for prompt in prompts]
+            pairs = zip(prompts, schedules, strict=True)
+            guided = [self._writer.draw(prompt, schedule.tag) for prompt, schedule in pairs]
         with self._lock.request():
-            return self._pictures("draw", prompts, guided, [[]] * len(prompts), None, sampling, on_progress, cancel)
+            seen: list[list[Seen]] = [[] for _ in prompts]
+            return self._pictures("draw", prompts, guided, schedules, seen, None, sampling, on_progress, cancel)
 
     def edit(
         self,
@@ -162,12 +171,14 @@ class Pipeline:
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
         _check_pairs(images, instructions, "instructions")
-        with self.tracer.span("tokenize"):
-            guided = [self._writer.edit(instruction) for instruction in instructions]
         opened = _opened(images)
+        schedules = [self._vision.schedule_for(image) for image in opened]
+        with self.tracer.span("tokenize"):
+            pairs = zip(instructions, schedules, strict=True)
+            guided = [self._writer.edit(instruction, schedule.tag) for instruction, schedule in pairs]
         with self._lock.request():
-            embeds = [[e] for e in self._image_embeds(opened)]
-            return self._pictures("edit", instructions, guided, embeds, opened, sampling, on_progress, cancel)
+            seen = [[one] for one in self._vision.drawn_again(opened)]
+            return self._pictures("edit", instructions, guided, schedules, seen, opened, sampling, on_progress, cancel)
 
     def reconstruct(
         self,
@@ -193,13 +204,12 @@ class Pipeline:
         opened = _opened(images)
         pictures: list[Picture] = []
         with self._lock.request():
-            for first in range(0, len(opened), MAX_DRAW_BATCH):
-                part = opened[first : first + MAX_DRAW_BATCH]
-                ids = self._stages.run("image_tokenizer", {"pixel_values": self._pixels(part)})["codes"]
-                codes: list[Codes] = [(one.astype(np.int64),) for one in ids]
-                requests = list(range(first, first + len(part)))
-                pictures += self._rendered(codes, requests, [""] * len(part), part, full, on_progress, cancel)
-        return pictures
+            for schedule, numbers in _batches([self._vision.schedule_for(image) for image in opened]):
+                part = [opened[i] for i in numbers]
+                codes = self._vision.codes(part)
+                texts = [""] * len(part)
+                pictures += self._rendered(schedule, codes, numbers, texts, part, full, on_progress, cancel)
+        return sorted(pictures, key=lambda picture: picture.request)
 
     def chat(
         self,
@@ -216,20 +226,21 @@ class Pipeline:
         A message is {"role": "user" | "assistant", "content": [str | image | Picture, ...]}. A Picture that was drawn
         before re-enters as its visual tokens, any other image as the vision encoder sees it.
         """
-        turns, images = conversation_from_messages(messages, self._schedule)
+        turns, images = conversation_from_messages(messages, list(self._schedules.values()))
         with self.tracer.span("tokenize"):
             guided = self._writer.chat(turns)
         opened = _opened(images)
         full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
         with self._lock.request():
-            embeds = list(self._image_embeds(opened)) if opened else []
-            answers = self._answers([self._embeds(guided.conditional, embeds)], full, True, on_text, cancel)
-            if answers is not None:
+            seen = self._vision.understood(opened) if opened else []
+            pictures = {schedule.tag: schedule for schedule in self._schedules.values()}
+            answers = self._answers([self._embeds(guided.conditional, seen)], full, pictures, on_text, cancel)
+            if isinstance(answers, list):
                 return Reply(answers[0].text, None, answers[0].finish_reason)
             prompt = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
-            task = "edit" if opened else "draw"
+            task, tagged = "edit" if opened else "draw", with_tag(guided, answers.tag)
             (picture,) = self._pictures(
-                task, [prompt], [guided], [embeds], opened[-1:] or None, image_sampling, on_progress, cancel
+                task, [prompt], [tagged], [answers], [seen], opened[-1:] or None, image_sampling, on_progress, cancel
             )
             return Reply("", picture)
 
@@ -249,20 +260,22 @@ class Pipeline:
         with self._lock.request():
             for first in range(0, len(prompts), MAX_DRAW_BATCH):
                 part = slice(first, first + MAX_DRAW_BATCH)
-                embeds = self._image_embeds(_opened(images[part]))
-                rows = [self._embeds(p, [e]) for p, e in zip(prompts[part], embeds, strict=True)]
-                answers += self._answers(rows, full, False, on_text, cancel) or []
+                seen = self._vision.understood(_opened(images[part]))
+                rows = [self._embeds(prompt, [one]) for prompt, one in zip(prompts[part], seen, strict=True)]
+                answered = self._answers(rows, full, {}, on_text, cancel)
+                assert isinstance(answered, list)
+                answers += answered
         return answers
 
     def _answers(
         self,
         rows: Sequence[Embeds],
         sampling: TextSampling,
-        may_draw: bool,
+        pictures: Mapping[tuple[int, ...], Schedule],
         on_text: OnText | None,
         cancel: Cancel | None,
-    ) -> list[Answer] | None:
-        """Answers to prompts that fit the context; None where a picture begins. Raises UsageError."""
+    ) -> list[Answer] | Schedule:
+        """Answers to prompts that fit the context, or the picture that begins instead. Raises UsageError."""
         longest = max(map(len, rows))
         check_context(longest, sampling.max_tokens or 1, self.bundle.model.max_context, "the answer")
         with self.tracer.span("token loop"):
@@ -273,7 +286,8 @@ class Pipeline:
                 rows,
                 sampling,
                 tracer=self.tracer,
-                may_draw=may_draw,
+                structure=self._schedule.structure,
+                pictures=pictures,
                 on_text=on_text,
                 cancel=cancel,
             )
@@ -283,7 +297,8 @@ class Pipeline:
         task: str,
         texts: Sequence[str],
         prompts: Sequence[GuidedPrompt],
-        embeds: Sequence[Sequence[ImageEmbeds]],
+        schedules: Sequence[Schedule],
+        seen: Sequence[Sequence[Seen]],
         sources: Sequence[Image.Image] | None,
         sampling: ImageSampling | None,
         on_progress: OnProgress | None,
@@ -292,34 +307,33 @@ class Pipeline:
         """Pictures of guided prompts, in batches; `sources` are the images whose sizes the results get back."""
         full = self._image_sampling(sampling, task)
         requests = []
-        for number, (prompt, images) in enumerate(zip(prompts, embeds, strict=True)):
+        for number, (prompt, schedule, images) in enumerate(zip(prompts, schedules, seen, strict=True)):
             rows = (self._embeds(prompt.conditional, images), self._embeds(prompt.unconditional, images))
             longest = max(map(len, rows))
-            check_context(longest, self._schedule.num_tokens, self.bundle.model.max_context, "the picture")
+            check_context(longest, schedule.num_tokens, self.bundle.model.max_context, "the picture")
             requests.append(TokenRequest(*rows, number))
         previews = on_progress is not None and "code_color" in self.bundle.manifest.tables
         color = self.bundle.table("code_color") if previews else None
         pictures: list[Picture] = []
-        for first in range(0, len(requests), MAX_DRAW_BATCH):
-            part = slice(first, first + MAX_DRAW_BATCH)
+        for schedule, numbers in _batches(schedules):
             with self.tracer.span("token loop"):
                 codes = draw_codes(
                     self._engine,
-                    self._schedule,
-                    requests[part],
+                    schedule,
+                    [requests[i] for i in numbers],
                     full,
                     tracer=self.tracer,
                     code_color=color,
                     on_progress=on_progress,
                     cancel=cancel,
                 )
-            numbers = [r.request for r in requests[part]]
-            originals = sources[part] if sources is not None else None
-            pictures += self._rendered(codes, numbers, texts[part], originals, full, on_progress, cancel)
-        return pictures
+            words, originals = [texts[i] for i in numbers], [sources[i] for i in numbers] if sources else None
+            pictures += self._rendered(schedule, codes, numbers, words, originals, full, on_progress, cancel)
+        return sorted(pictures, key=lambda picture: picture.request)
 
     def _rendered(
         self,
+        schedule: Schedule,
         codes: Sequence[Codes],
         requests: Sequence[int],
         texts: Sequence[str],
@@ -328,42 +342,49 @@ class Pipeline:
         on_progress: OnProgress | None,
         cancel: Cancel | None,
     ) -> list[Picture]:
-        pixels = pixels_of_codes(self._stages, codes, requests, sampling, on_progress=on_progress, cancel=cancel)
+        pixels = pixels_of_codes(
+            self._stages, schedule, codes, requests, sampling, on_progress=on_progress, cancel=cancel
+        )
         with self.tracer.span("image"):
             images = [image_from_pixels(one) for one in pixels]
             if sources is not None:
-                images = [unfit(image, source.size) for image, source in zip(images, sources, strict=True)]
+                pairs = zip(images, sources, strict=True)
+                images = [self._vision.restored(image, source.size) for image, source in pairs]
         return [
             Picture(image, one, text, sampling.seed, request)
             for image, one, text, request in zip(images, codes, texts, requests, strict=True)
         ]
 
+    def _schedule_of(self, size: str | None) -> Schedule:
+        """The schedule of a resolution's name. Raises UsageError that lists them."""
+        if size is None:
+            return self._schedule
+        if size not in self._schedules:
+            raise UsageError(f"size: got {size!r}, expected one of {', '.join(self._schedules)} (width x height)")
+        return self._schedules[size]
+
     def _image_sampling(self, sampling: ImageSampling | None, task: str) -> ImageSampling:
         """The sampling with the task's defaults. Raises UsageError for more steps than the bundle allows."""
+        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
+        is_draft(self._stages, full)
         most = self.bundle.scheduler.max_steps
-        defaults = {"steps": self.bundle.scheduler.default_steps, **self.bundle.generation.get(task, {})}
-        full = with_defaults(sampling or ImageSampling(), {task: defaults}, task)
         if full.steps is not None and full.steps > most:
             raise UsageError(f"steps: got {full.steps}, expected at most {most}, as this bundle's scheduler says")
         return full
 
-    def _embeds(self, prompt: Prompt, images: Sequence[ImageEmbeds]) -> Embeds:
+    def _embeds(self, prompt: Prompt, images: Sequence[Seen]) -> Embeds:
         with self.tracer.span("embed"):
-            return embeds_of_prompt(self._engine, prompt, self._schedule, images)
+            return embeds_of_prompt(self._engine, prompt, images)
 
-    def _image_embeds(self, images: Sequence[Image.Image]) -> list[ImageEmbeds]:
-        """Image embeddings [N, D] of each image; an image that stands there more than once is encoded once."""
-        unique = list({id(image): image for image in images}.values())
-        encoded: dict[int, ImageEmbeds] = {}
-        for first in range(0, len(unique), MAX_DRAW_BATCH):
-            part = unique[first : first + MAX_DRAW_BATCH]
-            out = self._stages.run("vision_encoder", {"pixel_values": self._pixels(part)})["image_embeds"]
-            encoded.update(zip(map(id, part), out.astype(np.float32, copy=False), strict=True))
-        return [encoded[id(image)] for image in images]
 
-    def _pixels(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        with self.tracer.span("preprocess"):
-            return np.concatenate([pixels_from_image(image, self.bundle.preprocessing) for image in images])
+def _batches(schedules: Sequence[Schedule]) -> Iterator[tuple[Schedule, list[int]]]:
+    """Requests of one schedule, at most MAX_DRAW_BATCH, by their numbers; schedules in the order of their first one."""
+    by_name: dict[str, list[int]] = {}
+    for number, schedule in enumerate(schedules):
+        by_name.setdefault(schedule.name, []).append(number)
+    for numbers in by_name.values():
+        for first in range(0, len(numbers), MAX_DRAW_BATCH):
+            yield schedules[numbers[0]], numbers[first : first + MAX_DRAW_BATCH]
 
 
 def _opened(images: Sequence[Source]) -> list[Image.Image]:

@@ -41,8 +41,20 @@ Program = tuple[Operation, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class LevelRows:
+    """How the rows of one level of an input picture of any size are framed by control tokens."""
+
+    before: tuple[str, ...]
+    row_end: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
-    """A picture size with the programs that write (`output`) and read (`input`) it; `grids` is [Y, X] per level."""
+    """A picture size with the programs that write (`output`) and read (`input`) it; `grids` is [Y, X] per level.
+
+    `tag` are the control tokens that name the size in a prompt.
+    """
 
     name: str
     width: int
@@ -50,10 +62,24 @@ class Resolution:
     grids: tuple[tuple[int, int], ...]
     output: Program
     input: Program
+    tag: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageGrammar:
-    """All picture sizes; the first one is the default."""
+    """All picture sizes that can be drawn, the default first; `any_input` reads those of any size, level by level."""
 
     resolutions: tuple[Resolution, ...]
+    any_input: tuple[LevelRows, ...] = ()
+
+
+def input_program(levels: tuple[LevelRows, ...], grids: tuple[tuple[int, int], ...]) -> Program:
+    """The program that reads a picture of the [Y, X] grids, one per level."""
+    program: list[Operation] = []
+    for level, (rows, columns) in zip(levels, grids, strict=True):
+        program += [
+            Force(level.before),
+            Repeat(rows, (Embed(columns), Force(level.row_end))),
+            Force(level.after),
+        ]
+    return tuple(program)

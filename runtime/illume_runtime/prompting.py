@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.prompts import Prompt
-from illume_runtime.schedule import Schedule, TokenRun
+from illume_runtime.schedule import TokenRun
+from illume_runtime.vision import Seen
 
 
-def embeds_of_prompt(
-    engine: TokenEngine, prompt: Prompt, schedule: Schedule, pictures: Sequence[NDArray[np.float32]]
-) -> Embeds:
-    """Embeddings [T, D] of a prompt; `pictures` are image embeddings [N, D] by slot."""
+def embeds_of_prompt(engine: TokenEngine, prompt: Prompt, pictures: Sequence[Seen]) -> Embeds:
+    """Embeddings [T, D] of a prompt; `pictures` are what the model sees of the images, by slot."""
     parts: list[Embeds] = []
     for part in prompt.parts:
         if isinstance(part, TokenRun):
             parts.append(engine.embed(part.ids))
             continue
-        picture, used = pictures[part.index], 0
-        for run in schedule.input_block:
+        picture, used = pictures[part.index].embeds, 0
+        for run in pictures[part.index].block:
             if isinstance(run, TokenRun):
                 parts.append(engine.embed(run.ids))
             else:

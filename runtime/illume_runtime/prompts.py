@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from illume_runtime.errors import UsageError
-from illume_runtime.manifest import ControlPart, Prompts, Template, Vocabulary
+from illume_runtime.manifest import ControlPart, Prompts, Template, TextPart, Vocabulary
 from illume_runtime.schedule import TokenRun
 from illume_runtime.text import TextTokenizer
 
@@ -77,17 +77,17 @@ class PromptWriter:
         text = self._default("describe") if question is None else _checked(question, "the question")
         return self._conversation([UserTurn(text, (PictureSlot(0),))], unconditional=False)
 
-    def draw(self, prompt: str) -> GuidedPrompt:
-        """A picture from text. Raises UsageError if the text is blank."""
-        return self._guided([UserTurn(_checked(prompt, "the prompt"))])
+    def draw(self, prompt: str, tag: Sequence[int] = ()) -> GuidedPrompt:
+        """A picture from text, in the size that `tag` names. Raises UsageError if the text is blank."""
+        return self._task("draw", UserTurn(_checked(prompt, "the prompt")), tag)
 
-    def edit(self, instruction: str) -> GuidedPrompt:
+    def edit(self, instruction: str, tag: Sequence[int] = ()) -> GuidedPrompt:
         """A change of one picture. Raises UsageError if the instruction is blank."""
-        return self._guided([UserTurn(_checked(instruction, "the instruction"), (PictureSlot(0),))])
+        return self._task("edit", UserTurn(_checked(instruction, "the instruction"), (PictureSlot(0),)), tag)
 
-    def reconstruct(self) -> GuidedPrompt:
+    def reconstruct(self, tag: Sequence[int] = ()) -> GuidedPrompt:
         """The same picture again."""
-        return self._guided([UserTurn(self._default("reconstruct"), (PictureSlot(0),))])
+        return self._task("reconstruct", UserTurn(self._default("reconstruct"), (PictureSlot(0),)), tag)
 
     def chat(self, turns: Sequence[UserTurn | AnswerTurn]) -> GuidedPrompt:
         """A conversation that the model answers next. Raises UsageError unless users and answers take turns.
@@ -102,6 +102,18 @@ class PromptWriter:
             if isinstance(turn, UserTurn) and not turn.pictures:
                 _checked(turn.text, f"turn {number} of the conversation")
         return self._guided(turns)
+
+    def _task(self, task: str, turn: UserTurn, tag: Sequence[int]) -> GuidedPrompt:
+        """The turn in the task's own words where the bundle has them, else as any user's turn."""
+        templates = self._prompts.tasks.get(task)
+        if templates is None:
+            return self._guided([turn])
+        sides = (templates.conditional, templates.unconditional)
+        conditional, unconditional = (
+            _joined([*self._filled(self._prompts.begin, "", ()), *self._filled(side, turn.text, turn.pictures, tag)])
+            for side in sides
+        )
+        return GuidedPrompt(Prompt(conditional), Prompt(unconditional))
 
     def _guided(self, turns: Sequence[UserTurn | AnswerTurn]) -> GuidedPrompt:
         return GuidedPrompt(
@@ -120,15 +132,33 @@ class PromptWriter:
                 parts += self._filled(self._prompts.end, "", ())
         return Prompt(_joined(parts))
 
-    def _filled(self, template: Template, text: str, pictures: Sequence[Part]) -> list[Part]:
+    def _filled(self, template: Template, text: str, pictures: Sequence[Part], tag: Sequence[int] = ()) -> list[Part]:
+        """The parts of a template. Text is encoded in one piece as far as no control token or picture divides it."""
         parts: list[Part] = []
+        words: list[str] = []
+
+        def end_text() -> None:
+            if any(words):
+                parts.append(self._text("".join(words)))
+            words.clear()
+
         for part in template:
-            if isinstance(part, ControlPart):
+            if isinstance(part, TextPart):
+                words.append(part.text)
+            elif isinstance(part, ControlPart):
+                end_text()
                 parts.append(TokenRun((self._vocabulary.control(part.control),)))
             elif part.slot == "text":
-                parts.append(self._text(text))
+                words.append(text)
+            elif part.slot == "resolution":
+                end_text()
+                parts.append(TokenRun(tuple(tag)))
             else:
-                parts += pictures
+                for picture in pictures:
+                    end_text()
+                    parts.append(picture)
+                    words.append(part.after)
+        end_text()
         return parts
 
     def _text(self, text: str) -> TokenRun:
@@ -138,6 +168,15 @@ class PromptWriter:
         if task not in self._prompts.defaults:
             raise UsageError(f"this bundle has no default text to {task}; say what you want")
         return self._prompts.defaults[task]
+
+
+def with_tag(prompt: GuidedPrompt, tag: Sequence[int]) -> GuidedPrompt:
+    """The prompt with the tag of a size behind both sides: what a model wrote before it began a picture."""
+    run = TokenRun(tuple(tag))
+    conditional, unconditional = (
+        Prompt(_joined([*side.parts, run])) for side in (prompt.conditional, prompt.unconditional)
+    )
+    return GuidedPrompt(conditional, unconditional)
 
 
 def _checked(text: str, what: str) -> str:

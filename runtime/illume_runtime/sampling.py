@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from illume_kernels.params import SampleParams
 from illume_runtime.bundle import GenerationConfig
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.limits import MAX_STEPS
 
+Quality = Literal["draft", "standard", "best"]
+QUALITIES = get_args(Quality)
+SECOND = "_level1"  # ends the names of what holds for the second level of visual tokens
 Sampling = TypeVar("Sampling", "TextSampling", "ImageSampling")
 
 
@@ -43,12 +47,32 @@ class ImageSampling:
     steps: int | None = None
     diffusion_guidance: float | None = None
     seed: int = 0
+    repetition_penalty: float | None = None
+    temperature_level1: float | None = None  # of the second level; the others hold for all levels without one
+    top_k_level1: int | None = None
+    top_p_level1: float | None = None
+    quality: Quality | None = None
 
     def __post_init__(self) -> None:
         _check_filters(self)
+        _check_filters(self.of_level(1))
+        _check("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        if self.quality not in (None, *QUALITIES):
+            raise UsageError(f"quality: got {self.quality!r}, expected one of {', '.join(QUALITIES)}")
         _check("guidance", self.guidance, 0.0, 100.0)
         _check("diffusion_guidance", self.diffusion_guidance, 0.0, 100.0)
         _check("steps", self.steps, 1, MAX_STEPS)
+
+    def of_level(self, level: int) -> TextSampling:
+        """The filters of one level of visual tokens."""
+        own = (self.temperature_level1, self.top_k_level1, self.top_p_level1) if level == 1 else (None, None, None)
+        return TextSampling(
+            temperature=self.temperature if own[0] is None else own[0],
+            top_k=self.top_k if own[1] is None else own[1],
+            top_p=self.top_p if own[2] is None else own[2],
+            min_p=self.min_p,
+            seed=self.seed,
+        )
 
 
 _BUILT_IN: dict[str, float] = {
@@ -59,7 +83,6 @@ _BUILT_IN: dict[str, float] = {
     "repetition_penalty": 1.0,
     "max_tokens": 128,
     "guidance": 1.0,
-    "steps": 10,
     "diffusion_guidance": 1.0,
 }
 
@@ -67,17 +90,32 @@ _BUILT_IN: dict[str, float] = {
 def with_defaults(sampling: Sampling, generation: GenerationConfig, task: str) -> Sampling:
     """The sampling with every None filled from the task's defaults. Raises InvalidBundleError for an unknown one."""
     defaults = generation.get(task, {})
-    unknown = sorted(set(defaults) - set(_BUILT_IN))
+    known = {f.name for f in fields(ImageSampling) if f.name.endswith(SECOND)} | {"steps", *_BUILT_IN}
+    unknown = sorted(set(defaults) - known)
     if unknown:
         raise InvalidBundleError(
-            f"generation_config.json: {task} has {', '.join(unknown)}, expected some of {', '.join(_BUILT_IN)}"
+            f"generation_config.json: {task} has {', '.join(unknown)}, expected some of {', '.join(sorted(known))}"
         )
     missing = [f.name for f in fields(sampling) if getattr(sampling, f.name) is None]
-    given: dict[str, Any] = {name: defaults.get(name, _BUILT_IN[name]) for name in missing}
+    given: dict[str, Any] = {
+        name: _of_second_level(name, sampling, defaults)
+        if name.endswith(SECOND)
+        else defaults.get(name, _BUILT_IN.get(name))
+        for name in missing
+    }
     try:
         return replace(sampling, **given)
     except UsageError as error:
         raise InvalidBundleError(f"generation_config.json: {task}: {error}") from error
+
+
+def _of_second_level(name: str, sampling: Sampling, defaults: Mapping[str, int | float]) -> int | float | None:
+    """The default of the second level: its own, unless the caller chose the first one's; then in proportion to it."""
+    first = name.removesuffix(SECOND)
+    chosen, own, default = getattr(sampling, first), defaults.get(name), defaults.get(first)
+    if chosen is None:
+        return own
+    return round(chosen * own / default) if first == "top_k" and own and default else None
 
 
 def params_of_rows(sampling: TextSampling | ImageSampling, requests: list[int]) -> SampleParams:

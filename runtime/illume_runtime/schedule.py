@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.limits import MAX_PICTURE_TOKENS
 from illume_runtime.manifest import Grammar, Segment, Vocabulary
-from illume_runtime.programs import Embed, Force, Program, Resolution, Sample
+from illume_runtime.programs import Embed, Force, Program, Resolution, Sample, input_program
 
 Codes = tuple[NDArray[np.int64], ...]
 
@@ -56,7 +56,7 @@ InputBlock = tuple[TokenRun | EmbedRun, ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a picture of one size is written (`steps`, `trailing`) and read (`input_block`)."""
+    """How a picture of one size is written (`steps`, `trailing`), read (`input_block`) and named (`tag`)."""
 
     name: str
     width: int
@@ -66,6 +66,7 @@ class Schedule:
     steps: tuple[Step, ...]
     trailing: tuple[int, ...]
     input_block: InputBlock
+    tag: tuple[int, ...] = ()
 
     @cached_property
     def num_tokens(self) -> int:
@@ -75,7 +76,14 @@ class Schedule:
     @cached_property
     def num_input_tokens(self) -> int:
         """Places that an input picture takes in the context."""
-        return sum(len(run.ids) if isinstance(run, TokenRun) else run.count for run in self.input_block)
+        return num_places(self.input_block)
+
+    @cached_property
+    def structure(self) -> frozenset[int]:
+        """The forced ids of the picture, written or read."""
+        read = (run.ids for run in self.input_block if isinstance(run, TokenRun))
+        written = (step.tokens for step in self.steps)
+        return frozenset(chain(self.trailing, *read, *written))
 
     def codes_of_samples(self, samples: ArrayLike) -> Codes:
         """The codes from what the steps chose [num_steps], each from 0 within its segment. Raises ValueError."""
@@ -168,8 +176,28 @@ def schedule_from_resolution(resolution: Resolution, vocabulary: Vocabulary) -> 
         segments=segments,
         steps=steps,
         trailing=trailing,
-        input_block=_input_block(resolution, vocabulary),
+        input_block=_input_block(resolution.input, vocabulary, f"{name}, input"),
+        tag=tuple(vocabulary.control(control) for control in resolution.tag),
     )
+
+
+def schedules_from_grammar(grammar: Grammar, vocabulary: Vocabulary) -> dict[str, Schedule]:
+    """All schedules by name, the default first. Raises InvalidBundleError."""
+    compiled = (schedule_from_resolution(item, vocabulary) for item in grammar.image.resolutions)
+    return {schedule.name: schedule for schedule in compiled}
+
+
+def any_input_block(grammar: Grammar, vocabulary: Vocabulary, grids: Sequence[tuple[int, int]]) -> InputBlock:
+    """How a picture of the [Y, X] grids, one per level, is read. Raises InvalidBundleError."""
+    levels = grammar.image.any_input
+    if len(levels) != len(grids):
+        raise InvalidBundleError(f"grammar.image.any_input: has {len(levels)} levels, a picture has {len(grids)}")
+    return _input_block(input_program(levels, tuple(grids)), vocabulary, "grammar.image.any_input")
+
+
+def num_places(block: InputBlock) -> int:
+    """Places that an input picture takes in the context."""
+    return sum(len(run.ids) if isinstance(run, TokenRun) else run.count for run in block)
 
 
 def _steps(
@@ -205,10 +233,9 @@ def _steps(
     return tuple(steps), tuple(forced)
 
 
-def _input_block(resolution: Resolution, vocabulary: Vocabulary) -> InputBlock:
-    where = f"{resolution.name}, input"
+def _input_block(program: Program, vocabulary: Vocabulary, where: str) -> InputBlock:
     places: list[int | None] = []  # an id, or None for an embedding
-    for operation in _flat(resolution.input, where):
+    for operation in _flat(program, where):
         if isinstance(operation, Sample):
             raise InvalidBundleError(f"{where}: holds sample, which only an output program may")
         if isinstance(operation, Embed):

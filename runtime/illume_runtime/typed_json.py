@@ -2,8 +2,8 @@
 
 Read are str, int, float, None, Literal, `X | Y`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and dataclasses. A
 dataclass is an object whose keys are its fields. A field's metadata may say `json` (its key, where that is not its
-name) or `from_key` (it is the key under which the object stands in a mapping). Of several dataclasses the first field
-tells which one an object is.
+name) or `from_key` (it is the key under which the object stands in a mapping). A field with a default may be missing,
+and is not written where it has that value. Of several dataclasses the first field tells which one an object is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def json_from_value(value: Any) -> Any:
         return {
             _key(field): json_from_value(getattr(value, field.name))
             for field in fields(value)
-            if "from_key" not in field.metadata
+            if "from_key" not in field.metadata and getattr(value, field.name) != _default(field)
         }
     if isinstance(value, Mapping):
         return {key: json_from_value(item) for key, item in value.items()}
@@ -111,10 +111,16 @@ def _dataclass(kind: Any, data: Any, path: str, key: str) -> Any:
     if unknown:
         raise ValueError(f"{_join(path, unknown[0])}: unknown key; the keys here are {', '.join(declared)}")
     for name, field in declared.items():
-        if name not in data:
+        if name in data:
+            values[field.name] = _value(hints[field.name], data[name], _join(path, name), name)
+        elif _default(field) is MISSING:
             raise ValueError(f"{_join(path, name)}: missing key")
-        values[field.name] = _value(hints[field.name], data[name], _join(path, name), name)
     return kind(**values)
+
+
+def _default(field: Field[Any]) -> Any:
+    """The value of a key that may be missing; MISSING where it may not."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _key(field: Field[Any]) -> str:

@@ -4,6 +4,7 @@ import shlex
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 from illume_runtime.cli.main import VERBS
@@ -17,6 +18,9 @@ def project(tmp_path, bundle, checkpoint, pictures, monkeypatch):
     shutil.copytree(bundle, tmp_path / "build" / "illume-tiny.bundle")
     shutil.copytree(checkpoint, tmp_path / "assets" / "illume-tiny")
     Image.fromarray(pictures[0]).save(tmp_path / "build" / "demo" / "scene-0.png")
+    legacy = tmp_path / "checkpoints" / "dualvitok" / "pytorch_model.bin"
+    legacy.parent.mkdir(parents=True)
+    torch.save({"model": {"weight": torch.zeros(1)}}, legacy)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("illume_export.cli_verify.REQUESTS_PER_KIND", 3)  # of the 50 that it compares by default
     return tmp_path

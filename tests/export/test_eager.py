@@ -12,7 +12,7 @@ from illume_export.families.illume import EagerPipeline, checkpoint_from_folder,
 from illume_export.pictures import drawn_pictures
 from illume_kernels.philox import STREAM_NOISE, normal
 from illume_runtime.pipeline import ImageSampling, Pipeline
-from illume_runtime.solver import solver_steps
+from illume_runtime.solver import solver_table
 
 PICTURE = drawn_pictures(1, 64, seed=3)[0]
 GUIDANCE = 2.5
@@ -81,6 +81,6 @@ def test_pictures_are_the_runtimes(eager: EagerPipeline, bundle: Path) -> None:
     (drawn,) = pipeline.draw("two stars", sampling=sampling)
     scheduler = pipeline.bundle.scheduler
     noise = torch.from_numpy(normal(5, 0, STREAM_NOISE, scheduler.latent_shape))[None]
-    steps = solver_steps(scheduler.solver, 4, scheduler.shift)
+    steps = solver_table(scheduler, 4).steps
     (picture,) = eager.pictures(torch.from_numpy(drawn.codes[0]).view(1, -1), noise, steps, guidance=1.5)
     assert np.abs(picture.astype(int) - np.asarray(drawn.image).astype(int)).max() <= 1  # 0.5 rounds either way

@@ -1,5 +1,7 @@
 """Answers: where they end, how they stream, how they are cancelled."""
 
+import dataclasses
+
 import pytest
 from scripted_engine import ScriptedEngine
 
@@ -16,22 +18,34 @@ VOCABULARY = Vocabulary(
     segments=(Segment("text", 0, 258),),
     controls=CONTROLS,
 )
+PICTURE = object()  # a schedule, of which nothing is asked
 END, OPENING = CONTROLS["end"], CONTROLS["start_of_image"]
 LONG = TextSampling(temperature=0.0, max_tokens=40)
 
 
-def answered(script, *, sampling=LONG, may_draw=False, on_text=None, cancel=None):
+def answered(
+    script,
+    *,
+    sampling=LONG,
+    may_draw=False,
+    on_text=None,
+    cancel=None,
+    structure=(),
+    pictures=None,
+    vocabulary=VOCABULARY,
+):
     engine = ScriptedEngine(script, 258)
     rows = [engine.embed([0] * 5) for _ in script[0]]
-    tokenizer = TextTokenizer(byte_tokenizer(), VOCABULARY)
+    tokenizer = TextTokenizer(byte_tokenizer(), vocabulary)
     answers = answer_rows(
         engine,
         tokenizer,
-        VOCABULARY,
+        vocabulary,
         rows,
         sampling,
         tracer=NULL_TRACER,
-        may_draw=may_draw,
+        structure=structure,
+        pictures=pictures or ({(): PICTURE} if may_draw else {}),
         on_text=on_text,
         cancel=cancel,
     )
@@ -68,11 +82,30 @@ def test_an_answer_may_be_empty():
 
 
 def test_a_picture_begins_only_where_one_may_and_only_at_once():
-    assert answered([[OPENING]], may_draw=True)[0] is None
+    assert answered([[OPENING]], may_draw=True)[0] is PICTURE
     (answer,), _ = answered([[OPENING], *[[i] for i in [*ids("no"), END]]])  # banned: the next best is token 0
     assert answer.text.endswith("no")
     (later,), _ = answered([[ids("a")[0]], [OPENING], [END]], may_draw=True)
     assert OPENING not in later.token_ids
+
+
+def test_a_picture_begins_behind_the_tag_of_its_size():
+    tag = ids("ab")
+    script = [[i] for i in [*tag, OPENING, END]]
+    assert answered(script, pictures={tuple(tag): PICTURE})[0] is PICTURE
+    (answer,), _ = answered(script, pictures={(tag[0],): "another", (*tag, tag[0]): "another"})
+    assert OPENING not in answer.token_ids
+
+
+def test_what_only_stands_in_pictures_is_never_chosen():
+    (answer,), _ = answered([[5], [7], [END]], structure={7, 300})
+    assert answer.token_ids == (5, 0)
+
+
+def test_padding_ends_an_answer():
+    vocabulary = dataclasses.replace(VOCABULARY, controls={**CONTROLS, "pad": 9})
+    (answer,), _ = answered([[5], [9], [6]], vocabulary=vocabulary)
+    assert (answer.token_ids, answer.finish_reason) == ((5,), "end")
 
 
 def test_pieces_never_end_inside_a_character():

@@ -7,13 +7,14 @@ from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.prompting import check_context, embeds_of_prompt
 from illume_runtime.prompts import PictureSlot, Prompt
 from illume_runtime.schedule import TokenRun
+from illume_runtime.vision import Seen
 
 
 def test_runs_and_pictures_stand_in_order(pipeline):
     engine, schedule = pipeline._engine, pipeline._schedule
     prompt = Prompt((TokenRun((1, 2)), PictureSlot(1), TokenRun((3,)), PictureSlot(0)))
     first, second = (np.full((9, 48), value, np.float32) for value in (1, 2))
-    embeds = embeds_of_prompt(engine, prompt, schedule, [first, second])
+    embeds = embeds_of_prompt(engine, prompt, [Seen(one, schedule.input_block) for one in (first, second)])
     assert embeds.shape == (prompt.num_tokens(schedule.num_input_tokens), 48)
     np.testing.assert_array_equal(embeds[:2], engine.embed([1, 2]))
     columns = [3, 4, 5, 7, 8, 9, 11, 12, 13]  # behind the start of the picture, and between the ends of its lines
@@ -26,7 +27,7 @@ def test_a_picture_of_another_number_of_embeddings_is_refused(pipeline, count):
     picture = np.zeros((count, 48), np.float32)
     prompt = Prompt((PictureSlot(0),))
     with pytest.raises(InvalidBundleError, match=f"input program embeds 9 places, the vision encoder gives {count}"):
-        embeds_of_prompt(pipeline._engine, prompt, pipeline._schedule, [picture])
+        embeds_of_prompt(pipeline._engine, prompt, [Seen(picture, pipeline._schedule.input_block)])
 
 
 def test_the_context_is_filled_to_the_last_token():

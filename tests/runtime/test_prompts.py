@@ -6,7 +6,7 @@ from bundle_folder import CONTROLS, manifest_json, write_bundle
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import UsageError
 from illume_runtime.manifest import manifest_from_json
-from illume_runtime.prompts import AnswerTurn, PictureSlot, PromptWriter, UserTurn
+from illume_runtime.prompts import AnswerTurn, PictureSlot, PromptWriter, UserTurn, with_tag
 from illume_runtime.schedule import TokenRun
 from illume_runtime.text import tokenizer_from_bundle
 
@@ -118,6 +118,55 @@ def test_another_template_is_followed(tokenizer, run):
     prompt = PromptWriter(manifest.prompts, manifest.vocabulary, tokenizer).edit("go")
     assert prompt.conditional.parts == (PictureSlot(0), run(USER, CONTROLS["pad"], "go"))
     assert prompt.unconditional.parts == (PictureSlot(0), run(USER, CONTROLS["pad"], "x"))
+
+
+@pytest.fixture(scope="module")
+def tagged(tokenizer):
+    """A writer of prompts with words of their own for drawing and editing."""
+    data = manifest_json()
+    drawn = [{"control": "end"}, {"slot": "resolution"}]
+    picture = {"slot": "images", "after": "; "}
+    data["prompts"]["user"] = [{"text": "<"}, picture, {"slot": "text"}, {"text": ">"}]
+    data["prompts"]["tasks"] = {
+        "draw": {
+            "conditional": [{"text": "draw "}, {"slot": "resolution"}, {"text": " of "}, {"slot": "text"}, *drawn],
+            "unconditional": [{"text": "draw any "}, {"slot": "resolution"}, *drawn],
+        },
+        "edit": {
+            "conditional": [picture, {"slot": "text"}, *drawn],
+            "unconditional": [picture, {"text": "as it is"}, *drawn],
+        },
+    }
+    manifest = manifest_from_json(data)
+    return PromptWriter(manifest.prompts, manifest.vocabulary, tokenizer)
+
+
+def test_a_task_may_have_words_of_its_own_on_each_side(tagged, run):
+    prompt = tagged.draw("a cat", (270, 271))
+    assert prompt.conditional.parts == (run(BEGIN, "draw ", 270, 271, " of a cat", END, 270, 271),)
+    assert prompt.unconditional.parts == (run(BEGIN, "draw any ", 270, 271, END, 270, 271),)
+    prompt = tagged.edit("red", (270,))
+    assert prompt.conditional.parts == (run(BEGIN), PictureSlot(0), run("; red", END, 270))
+    assert prompt.unconditional.parts == (run(BEGIN), PictureSlot(0), run("; as it is", END, 270))
+
+
+def test_text_behind_each_picture(tagged, run):
+    prompt = tagged.chat([UserTurn("both", (PictureSlot(0), PictureSlot(1)))]).conditional
+    assert prompt.parts == (run(BEGIN, "<"), PictureSlot(0), run("; "), PictureSlot(1), run("; both>"))
+    assert tagged.chat([UserTurn("none")]).conditional.parts == (run(BEGIN, "<none>"),)
+
+
+def test_text_of_template_and_user_is_encoded_in_one_piece(tagged, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(tagged._tokenizer, "encode", lambda text: encoded.append(text) or [1])
+    tagged.draw("a cat", (270,))
+    assert encoded == ["draw ", " of a cat", "draw any "]
+
+
+def test_a_tag_behind_a_conversation(writer, run):
+    prompt = with_tag(writer.draw("a cat"), (270, 271))
+    assert prompt.conditional.parts == (run(BEGIN, USER, "a cat", ASSISTANT, 270, 271),)
+    assert prompt.unconditional.parts == (run(BEGIN, USER, ASSISTANT, 270, 271),)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])

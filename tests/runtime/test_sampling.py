@@ -76,3 +76,25 @@ def test_rows_share_the_seed_and_differ_in_their_number():
     assert params.seed.tolist() == [2**64 - 1] * 3
     assert params.at_step(7).step.tolist() == [7, 7, 7]
     assert params.seed.dtype == np.uint64
+
+
+LEVELS = {"draw": {"top_k": 100, "top_k_level1": 300, "top_p": 0.9, "temperature": 1.0}}
+
+
+def test_the_second_level_has_defaults_of_its_own():
+    full = with_defaults(ImageSampling(), LEVELS, "draw")
+    assert (full.top_k, full.top_k_level1, full.top_p_level1) == (100, 300, None)
+    assert (full.of_level(0).top_k, full.of_level(1).top_k, full.of_level(1).top_p) == (100, 300, 0.9)
+
+
+def test_what_a_caller_chooses_moves_the_second_level_in_proportion():
+    full = with_defaults(ImageSampling(top_k=20, top_p=0.5), LEVELS, "draw")
+    assert (full.of_level(1).top_k, full.of_level(1).top_p) == (60, 0.5)
+    own = with_defaults(ImageSampling(top_k=20, top_k_level1=7), LEVELS, "draw")
+    assert own.of_level(1).top_k == 7
+    assert with_defaults(ImageSampling(top_k=20), {}, "draw").of_level(1).top_k == 20
+
+
+def test_an_unknown_quality_is_named():
+    with pytest.raises(UsageError, match="quality: got 'fine', expected one of draft, standard, best"):
+        ImageSampling(quality="fine")

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from bundle_folder import CONTROLS, manifest_json, resolution, set_key
 from illume_runtime.errors import InvalidBundleError
-from illume_runtime.manifest import Segment, Vocabulary, manifest_from_json
+from illume_runtime.manifest import Grammar, Segment, Vocabulary, manifest_from_json
 from illume_runtime.programs import Resolution
-from illume_runtime.schedule import EmbedRun, TokenRun, schedule_from_grammar, schedule_from_resolution
+from illume_runtime.schedule import (
+    EmbedRun,
+    TokenRun,
+    any_input_block,
+    num_places,
+    schedule_from_grammar,
+    schedule_from_resolution,
+)
 from illume_runtime.typed_json import value_from_json
 
 SIZES = (7, 30, 5)
@@ -207,3 +214,34 @@ def test_a_program_that_is_no_picture_is_refused(key, value, message):
 def test_what_is_no_picture_of_the_schedule_is_refused(method, value, message):
     with pytest.raises(ValueError, match=message):
         getattr(compiled(resolution("48x32", ((2, 3),))), method)(value)
+
+
+LEVELS = [
+    {"before": ["start_of_image"], "row_end": ["end_of_line"], "after": ["pad"]},
+    {"before": ["user"], "row_end": ["end_of_line", "end_of_line"], "after": ["end_of_image"]},
+]
+
+
+def test_a_picture_of_any_size_is_read_level_by_level():
+    grammar = value_from_json(Grammar, {"image": {"resolutions": [resolution()], "any_input": LEVELS}}, "")
+    block = any_input_block(grammar, VOCABULARY, [(2, 3), (1, 4)])
+    line, pad, user = (CONTROLS[name] for name in ("end_of_line", "pad", "user"))
+    assert block == (
+        TokenRun((CONTROLS["start_of_image"],)),
+        EmbedRun(3),
+        TokenRun((line,)),
+        EmbedRun(3),
+        TokenRun((line, pad, user)),
+        EmbedRun(4),
+        TokenRun((line, line, CONTROLS["end_of_image"])),
+    )
+    assert num_places(block) == 2 * 3 + 4 + 8
+    with pytest.raises(InvalidBundleError, match="any_input: has 2 levels, a picture has 1"):
+        any_input_block(grammar, VOCABULARY, [(2, 3)])
+
+
+def test_a_tag_is_compiled_to_ids_and_structure_is_what_is_forced():
+    schedule = compiled({**resolution(), "tag": ["pad", "user"]})
+    assert schedule.tag == (CONTROLS["pad"], CONTROLS["user"])
+    assert compiled(resolution()).tag == ()
+    assert schedule.structure == {CONTROLS[name] for name in ("start_of_image", "end_of_image", "end_of_line")}

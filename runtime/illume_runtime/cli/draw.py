@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--n", type=count_up_to(MAX_DRAW_BATCH), default=1, metavar="N", help="pictures, drawn as one batch (1)"
     )
+    parser.add_argument(
+        "--size", metavar="WxH", help="one of the bundle's sizes, as `illume info` lists them (the first)"
+    )
     add_output(parser)
     add_image_sampling(parser, max_steps=MAX_STEPS)
     example(parser, "illume draw build/illume-tiny.bundle 'a red circle left of a blue square' --seed 7 -o out.png")
@@ -29,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
         "draw",
         args.n,
         lambda pipeline, sampling, on_progress: pipeline.draw(
-            args.prompt, n=args.n, sampling=sampling, on_progress=on_progress
+            args.prompt, n=args.n, size=args.size, sampling=sampling, on_progress=on_progress
         ),
     )

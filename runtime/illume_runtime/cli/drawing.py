@@ -47,8 +47,9 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
     return 0
 
 
-def options_given(args: argparse.Namespace) -> dict[str, float]:
+def options_given(args: argparse.Namespace) -> dict[str, float | str]:
     """The sampling options of the command line that were given: with prompt and seed they give the picture again."""
-    names = ("n", "steps", "guidance", "diffusion_guidance", "temperature", "top_k", "top_p", "min_p")
+    pictures = ("n", "size", "quality", "steps", "guidance", "diffusion_guidance", "repetition_penalty")
+    names = (*pictures, "temperature", "top_k", "top_p", "min_p")
     given = {name: getattr(args, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None}

@@ -36,6 +36,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "doctor": Verb("illume_runtime.cli.doctor", "what this machine can do"),
     "info": Verb("illume_runtime.cli.info", "what is in a bundle, and the memory that each stage takes"),
+    "convert": Verb("illume_export.cli_convert", "make safetensors of legacy .bin weights", "export"),
     "export": Verb("illume_export.cli_export", "make a bundle from a checkpoint", "export"),
     "verify": Verb("illume_export.cli_verify", "compare a bundle with its checkpoint, stage by stage", "export"),
     "describe": Verb("illume_runtime.cli.describe", "answer a question about a picture"),

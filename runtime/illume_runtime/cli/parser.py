@@ -9,6 +9,7 @@ from typing import NoReturn
 from illume_runtime.errors import UsageError
 
 DEVICES = ("cpu", "cuda", "tensorrt")
+QUALITIES = ("draft", "standard", "best")  # as in `sampling.py`, which needs numpy
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -61,6 +62,14 @@ def add_image_sampling(parser: argparse.ArgumentParser, *, max_steps: int) -> No
     parser.add_argument("--guidance", type=number_from(0, 100), metavar="G", help="guidance of the visual tokens")
     parser.add_argument(
         "--diffusion-guidance", type=number_from(0, 100), metavar="G", help="guidance of the diffusion steps"
+    )
+    parser.add_argument(
+        "--quality",
+        choices=QUALITIES,
+        help="draft: the fast decoder, if there is one; best: more diffusion steps",
+    )
+    parser.add_argument(
+        "--repetition-penalty", type=number_from(0.01, 100), metavar="R", help="of visual tokens; 1: none (1)"
     )
     _add_filters(parser)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
-
-from tokenizers import Tokenizer
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.families.illume.loader import illume_from_checkpoint
@@ -14,18 +13,17 @@ from illume_export.families.illume.specification import specification_from_confi
 from illume_export.families.illume.stages import stages_from_model
 from illume_export.families.illume.tables import tables_from_model
 from illume_export.json_object import json_object_from_file
-from illume_export.models import IllumeConfig
+from illume_export.tokenizer_file import tokenizer_from_file
 from illume_runtime.bundle import GenerationConfig
 from illume_runtime.errors import InvalidCheckpointError
 from illume_runtime.typed_json import value_from_json
-
-MAX_TOKENIZER_BYTES = 64 * 1024 * 1024
 
 
 def checkpoint_from_folder(folder: Path) -> Checkpoint:
     """Model, stages, tables and specification. Raises InvalidCheckpointError."""
     model = illume_from_checkpoint(folder)
     generation = _generation(folder / "generation_config.json")
+    controls = set(dataclasses.asdict(model.config.controls).values())
     return Checkpoint(
         family=model.config.model_type,
         name=model.config.name,
@@ -35,7 +33,7 @@ def checkpoint_from_folder(folder: Path) -> Checkpoint:
         stages=stages_from_model(model),
         tables=tables_from_model(model),
         files={
-            "tokenizer.json": _tokenizer(folder / "tokenizer.json", model.config),
+            "tokenizer.json": tokenizer_from_file(folder / "tokenizer.json", model.config.text_segment, controls),
             "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
         },
     )
@@ -48,27 +46,4 @@ def _generation(path: Path) -> dict[str, Any]:
         value_from_json(GenerationConfig, data, path.name)  # type: ignore[type-abstract]
     except ValueError as error:
         raise InvalidCheckpointError(f"{path}: {error}") from error
-    return data
-
-
-def _tokenizer(path: Path, config: IllumeConfig) -> bytes:
-    """The file's bytes, after checking that what it encodes without added tokens is text and no control token."""
-    if not path.is_file():
-        raise InvalidCheckpointError(f"{path}: no such file; expected a tokenizer of the Hugging Face format")
-    if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise InvalidCheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_TOKENIZER_BYTES}")
-    data = path.read_bytes()
-    try:
-        tokenizer = Tokenizer.from_str(data.decode("utf-8"))
-    except Exception as error:  # the library raises bare Exception for a malformed file
-        raise InvalidCheckpointError(f"{path}: no tokenizer ({error}); expected the Hugging Face format") from error
-    start, end = config.text_segment
-    controls = set(config.to_json()["controls"].values())
-    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
-    outside = sorted(token for token, i in vocabulary.items() if not start <= i < end or i in controls)
-    if outside:
-        raise InvalidCheckpointError(
-            f"{path}: {len(outside)} tokens are not in the text segment [{start}, {end}) or are control tokens, "
-            f"such as {outside[0]!r}; control tokens belong into added_tokens"
-        )
     return data

@@ -7,28 +7,18 @@ Shapes: B sequences, T tokens, D width, V vocabulary, Y X grid.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn import functional as F
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.greedy import GreedyTokens
 from illume_export.models import Illume
-from illume_export.models.language_model import DecoderLayer, LanguageModel, rotate
+from illume_export.sequences import Choose, Sequences, Watched, likeliest
 from illume_runtime.solver import SolverStep
-
-Choose = Callable[[Tensor], Tensor]
-"""Tokens [B] from scores [B, V], which are -inf where a token is not legal."""
-
-
-def likeliest(scores: Tensor) -> Tensor:
-    """The token with the largest score."""
-    return scores.argmax(-1)
 
 
 class EagerPipeline:
@@ -42,7 +32,7 @@ class EagerPipeline:
 
     def describe(self, picture: np.ndarray, question: str, *, max_tokens: int) -> GreedyTokens:
         """The likeliest answer's text ids, without the control token that ends it."""
-        watched = _Watched()
+        watched = Watched()
         return GreedyTokens(
             tuple(self.answer(picture, question, max_tokens=max_tokens, choose=watched)), watched.margins()
         )
@@ -50,7 +40,7 @@ class EagerPipeline:
     @torch.inference_mode()
     def answer(self, picture: np.ndarray, question: str, *, max_tokens: int, choose: Choose = likeliest) -> list[int]:
         """The answer's text ids, without the control token that ends it."""
-        sequence = _Sequences(self.model.language_model)
+        sequence = Sequences(self.model.language_model)
         start, end = self.config.text_segment
         legal = torch.zeros(self.config.language_model.vocab_size, dtype=torch.bool)
         legal[start:end] = True
@@ -67,7 +57,7 @@ class EagerPipeline:
 
     def draw(self, prompt: str, picture: np.ndarray | None = None, *, guidance: float) -> GreedyTokens:
         """The likeliest codes in raster order, from 0 within the segment; with a picture it is an edit."""
-        watched = _Watched()
+        watched = Watched()
         codes = self.codes(prompt, picture, guidance=guidance, choose=watched)
         return GreedyTokens(tuple(codes[0].tolist()), watched.margins())
 
@@ -82,7 +72,7 @@ class EagerPipeline:
         choose: Choose = likeliest,
     ) -> Tensor:
         """Codes [B, Y X] of a batch of pictures of one prompt; with a picture they are edits of it."""
-        sides = [(_Sequences(self.model.language_model), self.prompt(text, picture)) for text in (prompt, "")]
+        sides = [(Sequences(self.model.language_model), self.prompt(text, picture)) for text in (prompt, "")]
         pending = [embeds.expand(num_pictures, -1, -1) for _, embeds in sides]
         codes: list[Tensor] = []
         for start, end in self._grammar():
@@ -107,7 +97,7 @@ class EagerPipeline:
             time = torch.full((2 * batch,), step.time)
             uncond, cond = self.model.denoiser(torch.cat((x, x)), time, both).chunk(2)
             velocity = uncond + guidance * (cond - uncond)
-            x = x + step.dt * (step.c_cur * velocity + step.c_prev * previous)
+            x = step.a * x + step.b * velocity + step.c * previous
             previous = velocity
         pixels = (self.model.vae.decode(x).clamp(-1.0, 1.0) + 1.0) * 127.5
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -141,54 +131,6 @@ class EagerPipeline:
 
     def _embed(self, *ids: int) -> Tensor:
         return self.model.language_model.embed(torch.tensor(ids, dtype=torch.int64))
-
-
-class _Sequences:
-    """B sequences of one length and their keys and values, a pair [B, K, T, E] per layer."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-        self._cache: list[tuple[Tensor, Tensor]] = []
-        self._length = 0
-
-    def append(self, embeds: Tensor) -> Tensor:
-        """Logarithms of the probabilities [B, V] of the token after embeds [B, T, D]; after the first call T is 1."""
-        batch, num_new, _ = embeds.shape
-        new = slice(self._length, self._length + num_new)
-        cos, sin = (table[new].expand(batch, -1, -1) for table in (self._model.cos, self._model.sin))
-        x = embeds
-        for i, layer in enumerate(self._model.model.layers):
-            assert isinstance(layer, DecoderLayer)
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x))
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            if self._length:
-                keys, values = self._cache[i]
-                k, v = torch.cat((keys, k), dim=2), torch.cat((values, v), dim=2)
-                self._cache[i] = k, v
-            else:
-                self._cache.append((k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=not self._length, enable_gqa=True)
-            x = x + layer.self_attn.merge(y)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        self._length = new.stop
-        last = self._model.model.norm(x[:, -1])
-        return self._model.logits(last, 0, self._model.config.vocab_size).log_softmax(-1)
-
-
-class _Watched:
-    """Chooses the likeliest token of one sequence, and keeps by how much it was ahead of the second."""
-
-    def __init__(self) -> None:
-        self._margins: list[float] = []
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        top = scores[0].topk(2).values
-        self._margins.append(float(top[0] - top[1]))
-        return likeliest(scores)
-
-    def margins(self) -> tuple[float, ...]:
-        """One margin per choice; a token that was the only legal one is no choice."""
-        return tuple(filter(math.isfinite, self._margins))
 
 
 def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:

@@ -24,22 +24,6 @@ class ImageEmbedder(nn.Module):
         return y
 
 
-class GuidedHead(nn.Module):
-    """The head of one vocabulary segment.
-
-    It is linear: guiding the hidden states, head(u + g (c - u)), is guiding the logits in one product instead
-    of two. Without guidance both states are the same tensor, and the difference is exactly zero.
-    """
-
-    def __init__(self, model: Illume, start: int, end: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(model.language_model.head_weight[start:end].detach().clone())
-
-    def forward(self, hidden: Tensor, hidden_uncond: Tensor, guidance: Tensor) -> Tensor:
-        """Logits [B, end - start] of hidden states [B, D] with and without the condition, and guidance [B]."""
-        return F.linear(hidden_uncond + guidance[:, None] * (hidden - hidden_uncond), self.weight)
-
-
 class CodeFinder(nn.Module):
     """Vision encoder and nearest code.
 

@@ -6,28 +6,20 @@ kernels add in another order; that makes about 1e-5, and a wrong graph is wrong 
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from illume_export.families.illume.cases import Cases
-from illume_export.families.illume.decoder import OPSET as CACHE_OPSET
-from illume_export.families.illume.decoder import CachedDecoder
-from illume_export.families.illume.decoder_parity import decoder_errors
-from illume_export.families.illume.modules import CodeFinder, GuidedHead, ImageEmbedder, LatentDecoder
+from illume_export.families.illume.modules import CodeFinder, ImageEmbedder, LatentDecoder
 from illume_export.families.illume.specification import segments_from_config
 from illume_export.flops import flops_of
+from illume_export.language_stages import OPSET, TOLERANCE, decoder_stage, head_stage
 from illume_export.models import Illume
 from illume_export.parity import module_errors
 from illume_export.stage import Run, Stage
 from illume_runtime.manifest import Flops, TensorSpec
 
-OPSET = 23
-TOLERANCE = 1e-3
-HEAD_TOLERANCE = 5e-3  # logits reach 100, and guidance multiplies the rounding of a difference of two by up to 7.5
 SIMILARITY_TOLERANCE = 1e-5  # cosine: a code may differ only where two are equally near within rounding
-GUIDANCE = (1.0, 2.0, 7.5)
 TIMES = (0.0, 0.35, 1.0)
 
 
@@ -36,8 +28,11 @@ def stages_from_model(model: Illume) -> tuple[Stage, ...]:
     cases = Cases(model)
     return (
         _vision_encoder(model, cases),
-        _decoder(model, cases),
-        *(_head(model, cases, name, *bounds) for name, bounds in segments_from_config(model.config).items()),
+        decoder_stage(model.language_model, cases.prompt_embeds),
+        *(
+            head_stage(model.language_model, name, *bounds, lambda: cases.hidden)
+            for name, bounds in segments_from_config(model.config).items()
+        ),
         _image_tokenizer(model, cases),
         _denoiser(model, cases),
         _vae_decoder(model, cases),
@@ -59,62 +54,6 @@ def _vision_encoder(model: Illume, cases: Cases) -> Stage:
             lambda: [{"pixel_values": cases.pixels}, {"pixel_values": cases.pixels[:1]}],
         ),
         tolerance=TOLERANCE,
-    )
-
-
-def _decoder(model: Illume, cases: Cases) -> Stage:
-    c = model.config.language_model
-    caches = [f"{kind}_cache_{i}" for i in range(c.num_layers) for kind in ("key", "value")]
-    shape = ("B", c.num_kv_heads, "S", c.head_dim)
-    return Stage(
-        name="decoder",
-        module=CachedDecoder(model.language_model),
-        inputs=(
-            TensorSpec("inputs_embeds", "float32", ("B", "T", c.hidden_size)),
-            TensorSpec("positions", "int64", ("B", "T")),
-            *(TensorSpec(name, "float32", shape) for name in caches),
-        ),
-        outputs=(
-            TensorSpec("hidden", "float32", ("B", "T", c.hidden_size)),
-            *(TensorSpec(f"{name}_out", "float32", shape) for name in caches),
-        ),
-        opset=CACHE_OPSET,
-        flops=Flops("token", flops_of(model.language_model, torch.zeros(1, 1, c.hidden_size))),
-        errors=partial(decoder_errors, cases),
-        tolerance=TOLERANCE,
-    )
-
-
-def _head(model: Illume, cases: Cases, segment: str, start: int, end: int) -> Stage:
-    width = model.config.language_model.hidden_size
-    module = GuidedHead(model, start, end)
-
-    def reference(hidden: Tensor, hidden_uncond: Tensor, guidance: Tensor) -> Tensor:
-        c, u = (model.language_model.logits(h, start, end) for h in (hidden, hidden_uncond))
-        return u + guidance[:, None] * (c - u)
-
-    def inputs() -> list[dict[str, Tensor]]:
-        rows = cases.hidden[-2 * len(GUIDANCE) :]
-        hidden, uncond = rows.chunk(2)
-        return [
-            {"hidden": hidden, "hidden_uncond": uncond, "guidance": torch.tensor(GUIDANCE)},
-            {"hidden": hidden[:1], "hidden_uncond": hidden[:1], "guidance": torch.ones(1)},
-        ]
-
-    example = (torch.zeros(1, width), torch.zeros(1, width), torch.ones(1))
-    return Stage(
-        name=f"head_{segment}",
-        module=module,
-        inputs=(
-            TensorSpec("hidden", "float32", ("B", width)),
-            TensorSpec("hidden_uncond", "float32", ("B", width)),
-            TensorSpec("guidance", "float32", ("B",)),
-        ),
-        outputs=(TensorSpec("logits", "float32", ("B", end - start)),),
-        opset=OPSET,
-        flops=Flops("row", flops_of(module, *example)),
-        errors=module_errors(reference, inputs),
-        tolerance=HEAD_TOLERANCE,
     )
 
 

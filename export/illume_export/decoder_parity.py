@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from illume_export.families.illume.cases import Cases
+from illume_export.models.language_model import LanguageModel
 from illume_export.parity import max_abs_error
 from illume_export.stage import Run
+
+PromptEmbeds = Callable[[int, int], Tensor]  # (row, length) -> embeddings [length, D] of a conversation
 
 STEPS = (1, 1, 2, 1, 4, 1)  # tokens fed after the prompts: single ones, and forced tokens with the one before them
 
 
-def decoder_errors(cases: Cases, run: Run) -> list[float]:
+def decoder_errors(model: LanguageModel, prompt_embeds: PromptEmbeds, run: Run) -> list[float]:
     """Two calls' worth of rows: rows of different length in one batch, and one row with a full-length cache.
 
     The cache starts as large finite noise: a slot that should be masked and is not cannot go unseen.
     """
-    longest = cases.config.language_model.max_context
+    longest = model.config.max_context
     lengths = [max(1, min(base, longest - sum(STEPS))) for base in (110, 70, 9)]
     small = min(longest, max(lengths) + sum(STEPS) + 3)
-    return [*_batch_errors(cases, run, lengths, small), *_batch_errors(cases, run, lengths[1:2], longest)]
+    return [
+        *_batch_errors(model, prompt_embeds, run, lengths, small),
+        *_batch_errors(model, prompt_embeds, run, lengths[1:2], longest),
+    ]
 
 
-def _batch_errors(cases: Cases, run: Run, lengths: list[int], num_slots: int) -> list[float]:
-    c = cases.config.language_model
+def _batch_errors(
+    model: LanguageModel, prompt_embeds: PromptEmbeds, run: Run, lengths: list[int], num_slots: int
+) -> list[float]:
+    c = model.config
     B = len(lengths)
     sequences = torch.zeros(B, max(lengths) + sum(STEPS), c.hidden_size)
     expected = []
     for row, length in enumerate(lengths):
-        embeds = cases.prompt_embeds(row, length + sum(STEPS))
+        embeds = prompt_embeds(row, length + sum(STEPS))
         sequences[row, : len(embeds)] = embeds
         with torch.no_grad():
-            expected.append(cases.model.language_model(embeds[None])[0].numpy())
+            expected.append(model(embeds[None])[0].numpy())
     noise = torch.Generator().manual_seed(1)
     shape = (B, c.num_kv_heads, num_slots, c.head_dim)
     cache = {

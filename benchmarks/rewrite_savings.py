@@ -1,0 +1,152 @@
+"""What the exact rewrites of the `illume_plus` family save at the size of the 3B model, counted from shapes alone.
+
+python benchmarks/rewrite_savings.py
+
+Bytes are those of weights in half precision, FLOPs those of products and convolutions (a multiplication with its
+addition as two), for a picture of 512x512 that the diffusion decoder draws at 1024x1024. Nothing is computed: all
+tensors are on the meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from illume_export.families.illume_plus.config import DiffusionConfig, TokenizerConfig
+from illume_export.families.illume_plus.models.dualvitok import DualViTok
+from illume_export.families.illume_plus.models.unet import TransformerBlock, Unet
+from illume_export.families.illume_plus.models.vision_transformer import PatchEmbed
+from illume_export.families.illume_plus.rewrites import (
+    AttentionFree,
+    FoldedPatchEmbed,
+    SplitUnet,
+    rewritten,
+    rewritten_decoder,
+)
+from illume_export.flops import flops_of
+
+WIDTH, ROWS, BODY = 2048, 283_047, 2_774_774_000  # of the 3B language model: hidden size, vocabulary, layers' weights
+CODES, GRIDS = (32_768, 98_304), (18 * 18, 32 * 32)
+SAMPLED, TOKENS = sum(GRIDS), 1405
+PATCHES, LATENTS = 36 * 36, (128, 128)
+HALF = 2
+
+
+def num_params(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def row(name: str, per: str, before: tuple[float, float], after: tuple[float, float]) -> str:
+    def amount(value: float) -> str:
+        for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
+            if value >= size:
+                return f"{value / size:,.2f} {unit}"
+        return f"{value / 1e3:,.0f} k" if value else "0"
+
+    cells = [name, per, *(f"{amount(a)} -> {amount(b)}" for a, b in zip(before, after, strict=True))]
+    return f"| {' | '.join(cells)} |"
+
+
+def counted(function: Callable[..., object], *shapes: tuple[int, ...]) -> float:
+    return float(flops_of(function, *(torch.zeros(shape) for shape in shapes)))
+
+
+def language_rows() -> list[str]:
+    full = (HALF * ROWS * WIDTH, 2 * 2 * ROWS * WIDTH)
+    rows = sum(codes * count for codes, count in zip(CODES, GRIDS, strict=True)) / SAMPLED
+    sliced = (HALF * rows * WIDTH, 2 * 2 * rows * WIDTH)
+    steps = [(HALF * BODY * count, 2 * 2 * BODY * TOKENS) for count in (TOKENS, SAMPLED - 1)]
+    return [
+        row("head sliced by segment", "sampled token, mean", full, sliced),
+        row("guidance before the head", "sampled token, mean", sliced, (sliced[0], sliced[1] / 2)),
+        row("forced tokens with the token before them", "picture", *steps),
+    ]
+
+
+def tokenizer_rows(tokenizer: DualViTok) -> list[str]:
+    embed = tokenizer.semantic_encoder.model.patch_embed
+    folded = rewritten(embed, {PatchEmbed: FoldedPatchEmbed})
+    dim = tokenizer.semantic_quantizer.frozen_codebook.shape[1]
+    transforms = 2.0 * sum(CODES) * dim * dim
+    stored = HALF * (sum(CODES) * dim + 2 * dim * dim)
+    plain = tokenizer.pixel_decoder
+    hoisted = rewritten_decoder(plain)
+    shapes = ((1, 64, 32, 32), (1, 64, 32, 32))
+    weights = HALF * num_params(plain)
+    drawing = HALF * (num_params(plain, tokenizer.pixel_post_quant_conv) + sum(CODES) * dim)
+    with_decoder = HALF * (num_params(tokenizer) + sum(CODES) * dim + 83_350_000)  # and the semantic decoder
+    return [
+        row(
+            "two temporal kernels added",
+            "picture read",
+            (HALF * num_params(embed), counted(embed, (PATCHES, 1176))),
+            (HALF * num_params(folded), counted(folded, (PATCHES, 588))),
+        ),
+        row("codebooks multiplied out", "picture read", (stored, transforms), (HALF * sum(CODES) * dim, 0)),
+        row(
+            "modulations on the code grid",
+            "picture drawn",
+            (weights, counted(plain, *shapes)),
+            (weights, counted(hoisted, *shapes)),
+        ),
+        row("of the tokenizer only what draws", "picture drawn", (with_decoder, 0), (drawing, 0)),
+    ]
+
+
+def diffusion_rows(unet: Unet) -> list[str]:
+    latents, features = (1, 4, *LATENTS), (1, unet.conv_in.out_channels, *LATENTS)
+    blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock)]
+    projections = [m for name, m in unet.named_modules() if "time_emb" in name or "embedding" in name]
+    once = [m for m in projections if not list(m.children())]
+    split = SplitUnet(unet, 4)
+    shifts = (1, sum(split.widths))
+
+    def whole(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = unet(x, codes, torch.zeros(1), torch.zeros(1))
+        return out
+
+    all_flops = counted(whole, latents, (1, 64, *LATENTS))
+    free = [AttentionFree(block) for block in blocks]
+    attention_bytes = HALF * num_params(*blocks), HALF * num_params(*free)
+    places = LATENTS[0] * LATENTS[1]
+    first = unet.conv_in.out_channels * 9 * places
+    left = counted(split, latents, features, shifts)
+    embeddings = 2.0 * sum(p.numel() for m in once for p in m.parameters() if p.ndim == 2)
+    conv_in = (2.0 * 68 * first, 2.0 * 4 * first)
+    attention = all_flops - left - embeddings - (conv_in[0] - conv_in[1])
+    return [
+        row(
+            "cross-attentions as constants",
+            "step and row",
+            (attention_bytes[0], attention),
+            (attention_bytes[1], 0),
+        ),
+        row("step embeddings as a table", "step and row", (HALF * num_params(*once), embeddings), (0, 0)),
+        row(
+            "first convolution split",
+            "step and row",
+            (HALF * num_params(unet.conv_in), conv_in[0]),
+            (HALF * num_params(split.conv_in), conv_in[1]),
+        ),
+        row(
+            "the whole UNet",
+            "step and row",
+            (HALF * num_params(unet), all_flops),
+            (HALF * num_params(split), left),
+        ),
+    ]
+
+
+def main() -> None:
+    """Print the table of docs/rewrites.md."""
+    with torch.device("meta"):
+        tokenizer, unet = DualViTok(TokenizerConfig()), Unet(DiffusionConfig().unet)
+        rows = [*language_rows(), *tokenizer_rows(tokenizer), *diffusion_rows(unet)]
+    print("| rewrite | per | bytes of weights | FLOPs |\n|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Whole requests of the runtime, token by token those of the reference implementation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from plus_checkpoint import DATA
+
+from illume_export.families.illume_plus import folders_in, plus_from_folders
+from illume_export.families.illume_plus.models import IllumePlus
+from illume_kernels.oracle import SampleParams, probabilities, repetition_penalty
+from illume_kernels.philox import STREAM_NOISE, normal
+from illume_runtime.bundle import Bundle
+from illume_runtime.errors import UsageError
+from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
+from illume_runtime.schedule import TokenRun
+from illume_runtime.solver import solver_table
+
+QUESTION = "What is in the image? Answer briefly."
+PROMPT = "a red circle over a blue square"
+INSTRUCTION = "Change the circle to green."
+PICTURE_ID = -200
+PENALTY = 1.05  # of the checkpoint
+GREEDY = ImageSampling(temperature=0.0, guidance=2.0, quality="draft")
+
+
+@pytest.fixture(scope="module")
+def pipeline(published_bundle: Path) -> Pipeline:
+    return Pipeline.load(published_bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def model(published_folder: Path) -> IllumePlus:
+    return plus_from_folders(folders_in(published_folder))
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(DATA / "tokens.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> dict[str, dict[str, object]]:
+    data: dict[str, dict[str, object]] = json.loads((DATA / "prompts.json").read_text())
+    return data
+
+
+def picture(name: str) -> Image.Image:
+    return Image.open(DATA / f"{name}.png").convert("RGB")
+
+
+def ids_of(prompt: Prompt) -> list[int]:
+    return [i for part in prompt.parts for i in (part.ids if isinstance(part, TokenRun) else (PICTURE_ID,))]
+
+
+def test_prompts_are_byte_exact(pipeline: Pipeline, prompts: dict[str, dict[str, object]]) -> None:
+    writer, schedules = pipeline._writer, pipeline._schedules
+    assert ids_of(writer.describe(QUESTION)) == prompts["understanding_square"]["ids"]
+    drawing = writer.draw(PROMPT, schedules["256x256"].tag)
+    assert ids_of(drawing.conditional) == prompts["t2i_cond"]["ids"]
+    assert ids_of(drawing.unconditional) == prompts["t2i_uncond"]["ids"]
+    editing = writer.edit(INSTRUCTION, schedules["512x384"].tag)
+    assert ids_of(editing.conditional) == prompts["edit_cond"]["ids"]
+    assert ids_of(editing.unconditional) == prompts["edit_uncond"]["ids"]
+
+
+@pytest.mark.parametrize("height_width", ["384x512", "512x384", "384x768", "768x384", "320x960", "960x320", "1024x256"])
+def test_prompts_name_the_size(pipeline: Pipeline, prompts: dict[str, dict[str, object]], height_width: str) -> None:
+    name = "x".join(reversed(height_width.split("x")))
+    drawing = pipeline._writer.draw("a cat with a hat.", pipeline._schedules[name].tag)
+    assert ids_of(drawing.conditional) == prompts[f"t2i_cat_{height_width}"]["ids"]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_text_is_encoded_as_the_reference_does_except_for_control_tokens(
+    pipeline: Pipeline, prompts: dict[str, dict[str, object]], case: int
+) -> None:
+    data = prompts[f"tokenizer_case_{case}"]
+    ids = pipeline._tokenizer.encode(str(data["text"]))
+    assert (ids == data["ids"]) is (case != 1)  # case 1 spells control tokens, which text never becomes
+    assert not set(ids) & set(pipeline.bundle.vocabulary.controls.values())
+
+
+def test_grids_of_all_resolutions(pipeline: Pipeline) -> None:
+    grids = json.loads((DATA / "token_grids.json").read_text())
+    assert len(grids) == len(pipeline._schedules) == 12
+    for name, schedule in pipeline._schedules.items():
+        expected = grids["x".join(reversed(name.split("x")))]
+        assert schedule.grids == ((expected["h1"], expected["w1"]), (expected["h2"], expected["w2"]))
+        assert [len(s) for s in ([k for k in schedule.steps if k.level == level] for level in (0, 1))] == expected[
+            "token_nums"
+        ]
+        assert schedule.num_tokens + 4 == expected["max_new_tokens"]
+
+
+@pytest.mark.parametrize("name", ["square", "landscape", "portrait"])
+def test_answers(pipeline: Pipeline, golden: dict[str, np.ndarray], name: str) -> None:
+    sampling = TextSampling(temperature=0.0, max_tokens=24)
+    answer = pipeline.describe(picture(name), QUESTION, sampling=sampling)
+    assert list(answer.token_ids) == golden[f"describe_{name}"].tolist()
+
+
+def test_pictures_of_different_shapes_are_answered_as_one_batch(
+    pipeline: Pipeline, golden: dict[str, np.ndarray]
+) -> None:
+    names = ("portrait", "square")
+    sampling = TextSampling(temperature=0.0, max_tokens=24)
+    answers = pipeline.describe_many([picture(name) for name in names], [QUESTION] * 2, sampling=sampling)
+    assert [list(a.token_ids) for a in answers] == [golden[f"describe_{name}"].tolist() for name in names]
+
+
+DRAWINGS = {
+    "tokens": (2.0, PENALTY),
+    "cfg1_tokens": (1.0, PENALTY),
+    "norep_tokens": (2.0, 1.0),
+    "cfg1_norep_tokens": (1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize(("name", "guidance", "penalty"), [(n, *v) for n, v in DRAWINGS.items()], ids=DRAWINGS)
+def test_drawings(
+    pipeline: Pipeline, golden: dict[str, np.ndarray], name: str, guidance: float, penalty: float
+) -> None:
+    sampling = ImageSampling(temperature=0.0, guidance=guidance, repetition_penalty=penalty, quality="draft")
+    (drawn,) = pipeline.draw(PROMPT, size="256x256", sampling=sampling)
+    tokens = pipeline._schedules["256x256"].tokens_of(drawn.codes).tolist()
+    assert tokens == golden[f"draw_{name}"].tolist()[:-1]  # the reference writes the end of the turn too
+    assert drawn.image.size == (256, 256)
+
+
+def test_a_batch_of_two(pipeline: Pipeline, golden: dict[str, np.ndarray]) -> None:
+    sampling = ImageSampling(temperature=0.0, guidance=2.0, repetition_penalty=PENALTY, quality="draft")
+    drawn = pipeline.draw_many([PROMPT, "two dogs"], sizes=["256x256"] * 2, sampling=sampling)
+    schedule = pipeline._schedules["256x256"]
+    tokens = np.stack([schedule.tokens_of(one.codes) for one in drawn])
+    np.testing.assert_array_equal(tokens, golden["draw_batch2"][:, :-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance"), [("edit_tokens", 2.0), pytest.param("edit_cfg1_tokens", 1.0, marks=pytest.mark.slow)]
+)
+def test_edits(pipeline: Pipeline, golden: dict[str, np.ndarray], name: str, guidance: float) -> None:
+    sampling = ImageSampling(temperature=0.0, guidance=guidance, repetition_penalty=PENALTY, quality="draft")
+    (edited,) = pipeline.edit(picture("landscape"), INSTRUCTION, sampling=sampling)
+    tokens = pipeline._schedules["512x384"].tokens_of(edited.codes)
+    np.testing.assert_array_equal(tokens, golden[name][: len(tokens)])
+    assert edited.image.size == (300, 220)  # padding is taken off again
+
+
+def params(setting: str, level: int) -> SampleParams:
+    """The second setting has values of its own for each level."""
+    if setting == "s1":
+        return SampleParams.broadcast(1, temperature=0.7, top_k=20, top_p=0.8)
+    values = {"temperature": 0.9, "top_k": 24, "top_p": 0.9}, {"temperature": 1.3, "top_k": 50, "top_p": 0.85}
+    return SampleParams.broadcast(1, **values[level])
+
+
+@pytest.mark.parametrize("setting", ["s1", "s2"])
+def test_distributions_are_filtered_as_the_reference_does(
+    pipeline: Pipeline, golden: dict[str, np.ndarray], setting: str
+) -> None:
+    tokens, compared = golden["draw_tokens"].astype(np.int64), 0
+    for number, step in enumerate(golden["steps"].tolist()):
+        for level in (0, 1):
+            segment = pipeline.bundle.vocabulary.segment(f"level{level}")
+            if not segment.start <= tokens[step] < segment.end:
+                continue
+            ids = slice(segment.start, segment.end)
+            seen = tokens[:step] - segment.start
+            cond = repetition_penalty(golden["cond_logits"][number, ids], seen, PENALTY)
+            uncond = golden["uncond_logits"][number, ids]
+            got = probabilities((uncond + np.float32(2) * (cond - uncond))[None], params(setting, level))[0]
+            scores = golden[f"{setting}_processed"][number, ids].astype(np.float64)
+            expected = np.exp(scores - scores.max())
+            np.testing.assert_allclose(got, expected / expected.sum(), atol=1e-5)
+            compared += 1
+    assert compared == 4  # the other steps are forced
+
+
+def test_the_second_level_has_sampling_of_its_own() -> None:
+    sampling = ImageSampling(temperature=0.9, top_k=24, top_p=0.9, temperature_level1=1.3, top_k_level1=50)
+    assert (sampling.of_level(0).temperature, sampling.of_level(0).top_k) == (0.9, 24)
+    assert (sampling.of_level(1).temperature, sampling.of_level(1).top_k, sampling.of_level(1).top_p) == (1.3, 50, 0.9)
+
+
+def test_a_picture_becomes_its_codes_and_a_draft(pipeline: Pipeline, model: IllumePlus) -> None:
+    image = picture("portrait")
+    result = pipeline.reconstruct(image, sampling=ImageSampling(quality="draft"))
+    assert [level.shape for level in result.codes] == [(26, 13), (48, 24)]
+    assert result.image.size == image.size
+    with torch.no_grad():
+        code_map = model.tokenizer.code_map(*(torch.from_numpy(level) for level in result.codes))
+        pixels = model.tokenizer.decode(code_map)[0].clamp(-1, 1).numpy()
+    whole = Image.fromarray(np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
+    expected = whole.crop((0, 51, 384, 51 + 665)).resize(image.size, Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(expected).astype(int) - np.asarray(result.image)).max() <= 2  # of 255, by the filter
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_standard_pictures_are_those_of_the_plain_unet(pipeline: Pipeline, model: IllumePlus, guidance: float) -> None:
+    sampling = ImageSampling(temperature=0.0, guidance=1.0, steps=3, diffusion_guidance=guidance, seed=5)
+    (drawn,) = pipeline.draw("two dogs", size="256x256", sampling=sampling)
+    assert drawn.image.size == (512, 512)
+    assert model.unet is not None
+    assert model.vae is not None
+    table = solver_table(pipeline.bundle.scheduler, 3)
+    x = table.initial * torch.from_numpy(normal(5, 0, STREAM_NOISE, (4, 64, 64)))[None]
+    with torch.no_grad():
+        code_map = model.tokenizer.code_map(*(torch.from_numpy(level) for level in drawn.codes))
+        code_map = code_map.repeat_interleave(4, -1).repeat_interleave(4, -2)
+        both, size = torch.cat((code_map, 0 * code_map)), torch.full((2,), 11)
+        for step in table.steps:
+            e = model.unet((step.scale * x).repeat(2, 1, 1, 1), both, torch.full((2,), step.time), size)
+            x = x + step.b * (e[1:] + guidance * (e[:1] - e[1:]))
+        pixels = model.vae(x)[0].clamp(-1, 1).numpy()
+    expected = np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5)
+    assert np.abs(expected - np.asarray(drawn.image).astype(int)).max() <= 1
+
+
+def test_sizes_may_differ_within_a_call(pipeline: Pipeline) -> None:
+    sizes = ["256x256", "1024x256", "256x256"]
+    mixed = pipeline.draw_many(["a", "b", "c"], sizes=sizes, sampling=GREEDY)
+    assert [one.image.size for one in mixed] == [(256, 256), (1024, 256), (256, 256)]
+    assert [one.request for one in mixed] == [0, 1, 2]
+    (alone,) = pipeline.draw("b", size="1024x256", sampling=GREEDY)
+    for got, expected in zip(mixed[1].codes, alone.codes, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_an_illegal_size_shows_the_legal_ones(pipeline: Pipeline) -> None:
+    with pytest.raises(UsageError, match=r"size: got '640x384', expected one of 512x512, 512x384, .*256x256"):
+        pipeline.draw("a", size="640x384")
+
+
+def test_a_strip_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(UsageError, match="it is too narrow, crop it"):
+        pipeline.describe(Image.new("RGB", (9000, 20)), "?")
+
+
+def test_a_prompt_beyond_the_context_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(UsageError, match="the picture needs up to 1404, but the context holds 4096"):
+        pipeline.draw("word " * 3000, sampling=GREEDY)
+
+
+def test_drawn_pictures_re_enter_a_conversation_as_tokens_behind_their_tag(pipeline: Pipeline) -> None:
+    (drawn,) = pipeline.draw("a", size="256x256", sampling=GREEDY)
+    reply = pipeline.chat(
+        [
+            {"role": "user", "content": ["draw it"]},
+            {"role": "assistant", "content": [drawn]},
+            {"role": "user", "content": ["and now?"]},
+        ],
+        sampling=TextSampling(temperature=0.0, max_tokens=3),
+    )
+    assert reply.picture is None
+    schedule = pipeline._schedules["256x256"]
+    run = TokenRun((*schedule.tag, *schedule.tokens_of(drawn.codes).tolist()))
+    prompt = pipeline._writer.chat([UserTurn("draw it"), AnswerTurn(run), UserTurn("and now?")]).conditional
+    (only,) = prompt.parts
+    assert isinstance(only, TokenRun)
+    text = ",".join(map(str, only.ids))
+    assert ",".join(map(str, run.ids)) in text
+
+
+def test_the_bundle_describes_itself(published_bundle: Path) -> None:
+    bundle = Bundle.open(published_bundle, verify=False)
+    assert bundle.family == "illume_plus"
+    assert list(bundle.stages) == [
+        *("vision_encoder", "decoder", "head_text", "head_level0", "head_level1"),
+        *("image_tokenizer", "vq_decoder", "conditioner", "denoiser", "vae_decoder"),
+    ]
+    assert bundle.generation["describe"]["repetition_penalty"] == PENALTY
+    assert "repetition_penalty" not in bundle.generation["draw"]
