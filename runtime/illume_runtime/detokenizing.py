@@ -15,7 +15,9 @@ from illume_runtime.sampling import ImageSampling
 from illume_runtime.schedule import Codes, Schedule
 from illume_runtime.stages import Stages
 
-PIXELS_AT_ONCE = 8 * 256 * 256  # of a batch of the decoders: their activations are the largest of all stages
+# Of a batch of the decoders: their activations are the largest of all stages.
+PICTURES_AT_ONCE = 8
+PIXELS_AT_ONCE = 8 * 256 * 256
 
 
 def pixels_of_codes(
@@ -61,7 +63,7 @@ def _decoded(
     cancel: Cancel | None,
 ) -> NDArray[np.float32]:
     """Pixels of code maps or latents, some at a time."""
-    batch = max(1, PIXELS_AT_ONCE // (schedule.width * schedule.height))
+    batch = min(PICTURES_AT_ONCE, max(1, PIXELS_AT_ONCE // (schedule.width * schedule.height)))
     parts = []
     for first in range(0, len(array), batch):
         if cancel is not None and cancel():

@@ -14,7 +14,7 @@ from illume_kernels.philox import STREAM_NOISE, normal
 from illume_runtime.pipeline import ImageSampling, Pipeline
 from illume_runtime.solver import solver_table
 
-PICTURE = drawn_pictures(1, 64, seed=3)[0]
+PICTURE = drawn_pictures(1, 96, seed=3)[0]
 GUIDANCE = 2.5
 
 
@@ -70,7 +70,7 @@ def test_a_batch_chooses_row_by_row(eager: EagerPipeline) -> None:
         return best
 
     codes = eager.codes("two stars", guidance=GUIDANCE, num_pictures=3, choose=last_first)
-    assert codes.shape == (3, 4)
+    assert codes.shape == (3, 9)
     assert (codes[0] == 35).all()
     assert codes[1].tolist() == codes[2].tolist() == list(eager.draw("two stars", guidance=GUIDANCE).ids)
 
