@@ -1,4 +1,4 @@
-"""`illume verify`: a bundle against the checkpoint that it was made from."""
+"""`illume verify`: a bundle against the checkpoint that it was made from, or a quantized one against the float one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from illume_calibration.cli_gate import add_gate, run_gate
 from illume_export.agreement import Agreement, agreements
 from illume_export.checkpoint import Checkpoint
 from illume_export.families import family_from_folder
@@ -44,7 +45,9 @@ class StageError:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` made")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder with config.json and model.safetensors")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="?", help="folder with config.json and model.safetensors"
+    )
     parser.add_argument(
         "--requests",
         type=int,
@@ -52,16 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"questions, drawings and edits to compare token by token, N each ({REQUESTS_PER_KIND}; 0: none)",
     )
+    add_gate(parser)
     add_json(parser)
     example(parser, "illume verify build/illume-tiny.bundle assets/illume-tiny")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check the files, every stage and table, then the tokens of whole requests. Exit code 6 if anything differs."""
+    if args.quality is not None:
+        return run_gate(args)
+    if args.checkpoint is None:
+        raise UsageError("verify: name a CHECKPOINT to compare with, or a float bundle with --quality")
     if args.requests < 0:
         raise UsageError(f"--requests: expected 0 or more, got {args.requests}")
     path, folder = Path(args.bundle), Path(args.checkpoint)
     bundle = Bundle.open(path, verify=True)
+    if bundle.manifest.quantization is not None:
+        raise UsageError(f"{path} is quantized: compare it with the float bundle: illume verify {path} --quality FLOAT")
     family = family_from_folder(folder)
     checkpoint: Checkpoint = family.checkpoint_from_folder(folder)
     stages = [stage for stage in checkpoint.stages if stage.name in bundle.stages]

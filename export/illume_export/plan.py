@@ -76,13 +76,14 @@ def plan_from_checkpoint(
 
 
 def _existing_stages(output: Path) -> Mapping[str, StageSpec]:
-    """The stages of the bundle at the output; empty if there is none, or a damaged one."""
+    """The stages of the bundle at the output; empty if there is none, or a damaged or quantized one."""
     if not output.exists():
         return {}
     try:
-        return Bundle.open(output, verify=True).stages
+        bundle = Bundle.open(output, verify=True)
     except InvalidBundleError:
         return {}
+    return bundle.stages if bundle.manifest.quantization is None else {}
 
 
 def source_sha256(checkpoint: Checkpoint, stage: Stage) -> str:

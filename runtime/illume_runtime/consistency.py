@@ -29,6 +29,7 @@ TASKS = ("draw", "edit", "reconstruct")  # that may have templates of their own
 def check_consistency(manifest: Manifest) -> None:
     """Raise InvalidBundleError, beginning with a key's path, if a key contradicts another or has no sense."""
     _check_files(manifest)
+    _check_quantization(manifest)
     _check_sizes(manifest)
     _check_vocabulary(manifest.vocabulary)
     _check_templates(manifest)
@@ -127,6 +128,14 @@ def _latent_shape(scheduler: Scheduler | NoiseScheduler) -> Shape:
     if isinstance(scheduler, Scheduler):
         return ("B", *scheduler.latent_shape)
     return ("B", scheduler.latent_channels, "Y", "X")
+
+
+def _check_quantization(manifest: Manifest) -> None:
+    if (manifest.quantization is None) != (manifest.precision == "float32"):
+        raise InvalidBundleError(f"quantization: expected exactly where precision is not float32: {manifest.precision}")
+    unknown = sorted(set(manifest.quantization.stages if manifest.quantization else ()) - set(manifest.stages))
+    if unknown:
+        raise InvalidBundleError(f"quantization.stages.{unknown[0]}: there is no such stage")
 
 
 def _check_sizes(manifest: Manifest) -> None:

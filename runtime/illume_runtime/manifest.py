@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.programs import ImageGrammar
+from illume_runtime.quantization import Quantization
 from illume_runtime.typed_json import json_from_value, value_from_json
 
 FORMAT = "illume-bundle"
@@ -271,7 +272,7 @@ class Manifest:
     schema_version: int
     family: str
     name: str
-    precision: Literal["float32"]
+    precision: Literal["float32", "int8"]
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
     stages: Mapping[str, StageSpec]
@@ -282,6 +283,7 @@ class Manifest:
     prompts: Prompts
     preprocessing: Preprocessing | AnySizePreprocessing
     scheduler: Scheduler | NoiseScheduler
+    quantization: Quantization | None = None  # None exactly where the precision is float32
 
 
 def manifest_from_json(data: Any) -> Manifest:

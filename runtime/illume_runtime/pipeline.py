@@ -31,6 +31,7 @@ from illume_runtime.request_lock import RequestLock
 from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
 from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
 from illume_runtime.schedule import Codes, Schedule, schedules_from_grammar
+from illume_runtime.session import OpenSession, session_from_stage
 from illume_runtime.stages import Stages
 from illume_runtime.text import tokenizer_from_bundle
 from illume_runtime.trace import NULL_TRACER, Tracer
@@ -46,10 +47,18 @@ class Pipeline:
     its request, and what it raises ends the request; the next one finds the pipeline as new.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str, threads: int | None, tracer: Tracer) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str,
+        threads: int | None,
+        tracer: Tracer,
+        open_session: OpenSession = session_from_stage,
+    ) -> None:
         self.bundle = bundle
         self.tracer = tracer
-        self._stages = Stages(bundle, device, threads, tracer)
+        self._stages = Stages(bundle, device, threads, tracer, open_session)
         self._tokenizer = tokenizer_from_bundle(bundle)
         self._writer = PromptWriter(bundle.prompts, bundle.vocabulary, self._tokenizer)
         self._schedules = schedules_from_grammar(bundle.grammar, bundle.vocabulary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -39,6 +39,8 @@ class Session(Protocol):
         An output that is bound to the array of an input is written in place.
         """
 
+
+OpenSession = Callable[[Path, StageSpec, str, int | None], Session]
 
 # Device -> "module:function", imported when it is chosen; the function makes a Session from (path, spec, threads).
 FACTORIES: Final = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.manifest import StageSpec
-from illume_runtime.session import Arrays, Session, session_from_stage
+from illume_runtime.session import Arrays, OpenSession, Session, session_from_stage
 from illume_runtime.trace import Tracer
 
 
@@ -23,6 +23,7 @@ class Stages:
     device: str
     threads: int | None
     tracer: Tracer
+    open_session: OpenSession = session_from_stage
     _sessions: dict[str, Session] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Session:
@@ -30,7 +31,7 @@ class Stages:
         if session is None:
             with self.tracer.span(f"load.{name}", "load"):
                 path = self.bundle.stage_path(name)
-                session = session_from_stage(path, self.bundle.stage(name), self.device, self.threads)
+                session = self.open_session(path, self.bundle.stage(name), self.device, self.threads)
             self._sessions[name] = session
         return session
 

@@ -79,6 +79,9 @@ def _scalar(kind: Any, data: Any, path: str) -> Any:
 
 
 def _union(choices: tuple[Any, ...], data: Any, path: str, key: str) -> Any:
+    kinds = [choice for choice in choices if choice is not types.NoneType]
+    if len(kinds) == 1 and is_dataclass(kinds[0]) and data is not None:
+        return _value(kinds[0], data, path, key)
     if all(map(is_dataclass, choices)):
         tags = [_key(fields(choice)[0]) for choice in choices]
         for tag, choice in zip(tags, choices, strict=True):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from illume_runtime.cli.main import VERBS
 
-APART = {"train", "eval"}  # of the large model alone, and minutes or hours long
+APART = {"train", "eval", "calibrate"}  # of the large model alone, and minutes or hours long
 
 
 @pytest.fixture

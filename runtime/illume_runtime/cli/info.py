@@ -37,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
 def data_from_bundle(bundle: Bundle) -> dict[str, Any]:
     """What the verb prints, as JSON data."""
     from illume_runtime.schedule import schedule_from_resolution
+    from illume_runtime.typed_json import json_from_value
 
     model = bundle.model
+    quantization = bundle.manifest.quantization
     schedules = [schedule_from_resolution(item, bundle.vocabulary) for item in bundle.grammar.image.resolutions]
     return {
         "verb": "info",
@@ -72,6 +74,7 @@ def data_from_bundle(bundle: Bundle) -> dict[str, Any]:
             "max_steps": bundle.scheduler.max_steps,
         },
         "generation": {task: dict(options) for task, options in bundle.generation.items()},
+        "quantization": json_from_value(quantization) if quantization is not None else None,
         "limits": {name.lower(): value for name, value in vars(limits).items() if name.isupper()},
     }
 
@@ -128,4 +131,37 @@ def _text(data: dict[str, Any]) -> str:
     ]
     heading = f"{data['name']} ({data['family']}, {data['precision']}) in {data['path']}"
     header = ["stage", "parameters", "weights", "MFLOPs", "error to PyTorch", "allowed"]
-    return "\n\n".join([heading, table(header, stages), table(["bundle", ""], facts, left=2)])
+    parts = [heading, table(header, stages), table(["bundle", ""], facts, left=2)]
+    if data["quantization"] is not None:
+        parts.append(_quantization_text(data["quantization"]))
+    return "\n\n".join(parts)
+
+
+def _quantization_text(data: dict[str, Any]) -> str:
+    """How the bundle was quantized, and the figures of its quality gate."""
+    source = data["data"]
+    header = ["quantized", "weights", "activations", "layers", "weights alone", "float", "SQNR to float", "cosine"]
+    quality = data.get("quality")
+    rows = []
+    for name, stage in data["stages"].items():
+        counts = [str(stage["num_layers"]), str(len(stage["weight_only"])), str(len(stage["kept"]))]
+        found = quality["stages"].get(name) if quality else None
+        figures = [f"{found['sqnr_db']:.1f} dB", f"{found['cosine']:.5f}"] if found else ["", ""]
+        rows.append([name, stage["weights"], stage["activations"], *counts, *figures])
+    facts = [
+        ["recipe", f"{data['recipe']}; ranges by {data['method']}"],
+        ["scales from", f"{source['requests']} requests of {source['file']}, {source['skipped']} skipped"],
+    ]
+    if quality is None:
+        facts.append(["quality", "not measured"])
+    else:
+        facts += [
+            [f"tokens of {name}", f"{segment['agreement']:.2%} of {segment['tokens']} equal, KL {segment['kl']:.5f}"]
+            for name, segment in quality["segments"].items()
+        ]
+        if "pictures" in quality:
+            pictures = "PSNR {psnr_db:.1f} dB, SSIM {ssim:.4f}, of {pictures} pictures".format(**quality["pictures"])
+            facts.append(["pictures", pictures])
+        facts.append(["size to float", f"{quality['bytes'] / quality['float_bytes']:.3f}x"])
+        facts.append(["under the bar", ", ".join(quality["failed"]) or "nothing"])
+    return f"{table(header, rows)}\n\n{table(['quantization', ''], facts, left=2)}"

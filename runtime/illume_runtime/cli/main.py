@@ -39,6 +39,9 @@ VERBS: dict[str, Verb] = {
     "convert": Verb("illume_export.cli_convert", "make safetensors of legacy .bin weights", "export"),
     "export": Verb("illume_export.cli_export", "make a bundle from a checkpoint", "export"),
     "verify": Verb("illume_export.cli_verify", "compare a bundle with its checkpoint, stage by stage", "export"),
+    "calibrate": Verb(
+        "illume_calibration.cli_calibrate", "make a bundle of 8-bit integers from a float one", "calibrate"
+    ),
     "describe": Verb("illume_runtime.cli.describe", "answer a question about a picture"),
     "chat": Verb("illume_runtime.cli.chat", "talk with the model about pictures, and have it draw"),
     "draw": Verb("illume_runtime.cli.draw", "draw a picture from text"),
