@@ -31,7 +31,7 @@ SMALL = IllumeConfig(
     level0_segment=(520, 560),
     vision_encoder=VisionEncoderConfig(stem_channels=(4, 6), hidden_size=12, num_layers=1, num_heads=2, mlp_size=16),
     language_model=LanguageModelConfig(
-        vocab_size=560, hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, mlp_size=16
+        vocab_size=560, hidden_size=40, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, mlp_size=16
     ),
     image_tokenizer=ImageTokenizerConfig(codebook_size=40, code_dim=8, decoder_layers=1),
     vae=VaeConfig(latent_channels=4, channels=(8, 6, 4)),

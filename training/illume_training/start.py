@@ -67,6 +67,10 @@ def _start_adapter(model: Illume, probe: CellProbe, features: Tensor, word_ids: 
         up.weight[units], up.bias[units] = sign * project.weight, sign * project.bias
         down.weight[:, units] = sign * turn / norm
     down.bias.copy_(-(turn @ model.image_tokenizer.code_vectors().mean(0)))
+    if up.out_features < first + len(SEEN):
+        raise ValueError(
+            f"adapter: {up.out_features} hidden units, expected at least {first + len(SEEN)} to start with"
+        )
     weight, bias = probe.linear.weight, probe.linear.bias
     begin = dict(zip(CLASSES, accumulate((0, *CLASSES.values())), strict=False))
     logits = probe.linear(features).flatten(0, 1)
@@ -77,10 +81,11 @@ def _start_adapter(model: Illume, probe: CellProbe, features: Tensor, word_ids: 
         rows = slice(begin[name], begin[name] + CLASSES[name])
         part = parts[name] - parts[name].mean(-1, keepdim=True)
         for k in range(CLASSES[name])[1 if name == "shape" else 0 :]:  # class 0 of the shapes is 'none'
-            scale = 3.0 / part[full & (part.argmax(-1) == k), k].mean()
-            up.weight[unit] = scale * (weight[rows][k] - weight[rows].mean(0))
-            up.bias[unit] = scale * (bias[rows][k] - bias[rows].mean())
-            down.weight[:, unit] = table[word_ids[unit - first]] / 3.0
+            scores = part[full & (part.argmax(-1) == k), k]
+            if len(scores):  # else none of the pictures has it, and its unit stays noise
+                up.weight[unit] = (weight[rows][k] - weight[rows].mean(0)) * (3.0 / scores.mean())
+                up.bias[unit] = (bias[rows][k] - bias[rows].mean()) * (3.0 / scores.mean())
+                down.weight[:, unit] = table[word_ids[unit - first]] / 3.0
             unit += 1
 
 
