@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.quality is not None:
         return run_gate(args)
     if args.checkpoint is None:
-        raise UsageError("verify: name a CHECKPOINT to compare with, or a float bundle with --quality")
+        raise UsageError("CHECKPOINT is missing; name the checkpoint to compare with, or a float bundle with --quality")
     if args.requests < 0:
         raise UsageError(f"--requests: expected 0 or more, got {args.requests}")
     path, folder = Path(args.bundle), Path(args.checkpoint)

@@ -37,7 +37,7 @@ class FakePipeline:
                 on_text(piece)
         return self.answer
 
-    def draw(self, prompt, *, n=1, sampling=None, on_progress=None, cancel=None):
+    def draw(self, prompt, *, n=1, size=None, sampling=None, on_progress=None, cancel=None):
         self.calls.append(("draw", prompt, sampling))
         for done in range(1, 4):
             with self.tracer.span("denoise", step=done):

@@ -18,6 +18,7 @@ class Running:
             [sys.executable, "-m", "illume_runtime", *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=follower,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
         )
         os.close(follower)
         self.shown = ""

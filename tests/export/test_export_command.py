@@ -208,9 +208,9 @@ def test_a_failure_half_way_leaves_nothing_behind(
 def test_a_graph_that_differs_from_pytorch_is_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import illume_export.families.illume.stages as stages
+    from illume_export import language_stages
 
-    monkeypatch.setattr(stages, "HEAD_TOLERANCE", -1.0)
+    monkeypatch.setattr(language_stages, "HEAD_TOLERANCE", -1.0)
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "new"), "--stages", "head_text"]) == 6
     assert "head_text: the graph differs from PyTorch by" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

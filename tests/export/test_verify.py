@@ -71,7 +71,7 @@ def test_a_damaged_bundle_is_refused_with_exit_code_4(bundle: Path, checkpoint: 
     [
         (["{b}", "{c}", "--requests", "-1"], 2, "--requests: expected 0 or more, got -1"),
         (["{b}", "{c}", "--requests", "x"], 2, "argument --requests: invalid int value: 'x'"),
-        (["{b}"], 2, "the following arguments are required: CHECKPOINT"),
+        (["{b}"], 2, "CHECKPOINT is missing; name the checkpoint to compare with"),
         (["{c}", "{b}"], 4, "has no bundle.json, so it is no bundle"),
         (["{b}", "{b}"], 4, "config.json: no such file"),
         (["/nowhere", "{c}"], 2, "/nowhere: no such folder; expected a bundle"),

@@ -76,7 +76,7 @@ def outcome(folder, picture):
 )
 def test_values_that_contradict_each_other_are_named(changed_bundle, key, value, message):
     with pytest.raises(InvalidBundleError, match=message), Pipeline.load(changed_bundle({key: value})) as pipeline:
-        pipeline.draw("a")
+        pipeline.draw("a", on_progress=lambda progress: None)  # with previews, so that all tables are read
 
 
 def test_steps_without_any_other_default_are_those_of_the_scheduler(changed_bundle):

@@ -53,13 +53,15 @@ def test_what_is_given_stays_and_the_rest_comes_from_the_bundle(kind):
     defaults = {"task": {"temperature": 0.5, "top_k": 3}, "other": {"top_p": 0.1}}
     full = with_defaults(kind(temperature=0.0, seed=4), defaults, "task")
     assert (full.temperature, full.top_k, full.top_p, full.min_p, full.seed) == (0.0, 3, 1.0, 0.0, 4)
-    assert None not in dataclasses.astuple(with_defaults(kind(), {}, "task"))
+    of_the_bundle = {"steps", "quality", "temperature_level1", "top_k_level1", "top_p_level1"}  # or of the first level
+    filled = dataclasses.asdict(with_defaults(kind(), {}, "task"))
+    assert {name for name, value in filled.items() if value is None} == of_the_bundle & set(filled)
 
 
 @pytest.mark.parametrize(
     ("defaults", "message"),
     [
-        ({"temprature": 1.0}, "draw has temprature, expected some of temperature, top_k"),
+        ({"temprature": 1.0}, "draw has temprature, expected some of diffusion_guidance, guidance"),
         ({"guidance": -1.0}, r"generation_config.json: draw: guidance: got -1.0, expected a number from 0 to 100"),
         ({"steps": 1000}, "draw: steps: got 1000"),
         ({"top_k": 1.5}, "draw: top_k: got 1.5, expected a whole number"),

@@ -18,6 +18,7 @@ DISTRIBUTION = "illume-rt"
 PACKAGES = {  # extra -> what it installs; '' is the default install (as in pyproject.toml)
     "": ("numpy", "onnxruntime", "tokenizers", "Pillow"),
     "export": ("torch", "onnx", "onnxscript", "safetensors"),
+    "calibrate": ("onnx",),
 }
 OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same module
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
