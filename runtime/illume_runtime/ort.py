@@ -30,6 +30,7 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # Merging equal Q/DQ pairs makes quantized products fall back to float; moving pairs past reshapes writes nodes that the
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
+ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
@@ -134,8 +135,13 @@ def _shown(port: TensorSpec | None) -> str:
 
 
 def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
-    """A session on the CPU."""
-    return OrtSession(path, spec, "CPUExecutionProvider", threads)
+    """A session on the CPU with at most `threads` threads; a small stage of the token loop has one."""
+    return OrtSession(path, spec, "CPUExecutionProvider", 1 if _is_small_step(spec) else threads)
+
+
+def _is_small_step(spec: StageSpec) -> bool:
+    in_token_loop = spec.name == "decoder" or spec.name.startswith("head_")
+    return in_token_loop and spec.weight_bytes < ONE_THREAD_BYTES
 
 
 def cuda_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:

@@ -121,7 +121,7 @@ def test_a_float_bundle_equals_itself(illume, bundle, data):
 
 
 def test_verify_wants_something_to_compare_with(illume, bundle, quantized, checkpoint):
-    assert "name a CHECKPOINT to compare with" in illume("verify", bundle)[2]
+    assert "name the checkpoint to compare with" in illume("verify", bundle)[2]
     assert "is quantized: compare it with the float bundle" in illume("verify", quantized, checkpoint)[2]
     assert "--quality: name requests to judge by" in illume("verify", quantized, "--quality", bundle)[2]
 

@@ -1,6 +1,7 @@
 """Sessions: the device asked for or an error, graphs that are what the manifest says, errors with a type."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -132,3 +133,12 @@ def test_a_lack_of_memory_has_its_own_error(session, monkeypatch, words):
     monkeypatch.setattr(session, "_session", Failing())
     with pytest.raises(MemoryLimitError, match="head_level0: out of memory; draw fewer pictures at once"):
         session.run(feeds())
+
+
+def test_a_small_stage_of_the_token_loop_has_one_thread(opened, monkeypatch):
+    asked = []
+    monkeypatch.setattr("illume_runtime.ort.OrtSession", lambda path, spec, provider, threads: asked.append(threads))
+    large = dataclasses.replace(opened.stage("decoder"), weight_bytes=1 << 30)
+    for spec in (opened.stage("decoder"), opened.stage(HEAD), opened.stage("denoiser"), large):
+        cpu_session(Path("unused"), spec, 4)
+    assert asked == [1, 1, 4, 4]

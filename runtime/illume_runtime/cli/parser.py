@@ -42,7 +42,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     """What every verb that runs a model takes: the bundle, --device, --threads, --trace and --json."""
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` made")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run, never anywhere else (cpu)")
-    parser.add_argument("--threads", type=count_up_to(1024), metavar="T", help="threads of a stage (all usable cores)")
+    parser.add_argument(
+        "--threads", type=count_up_to(1024), metavar="T", help="threads of a stage, at most (all usable cores)"
+    )
     parser.add_argument("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev")
     parser.add_argument("--no-verify", action="store_true", help="do not hash the bundle's files before using them")
     add_json(parser)
