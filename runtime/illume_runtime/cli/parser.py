@@ -43,7 +43,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` made")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run, never anywhere else (cpu)")
     parser.add_argument(
-        "--threads", type=count_up_to(1024), metavar="T", help="threads of a stage, at most (all usable cores)"
+        "--threads", type=count_up_to(1024), metavar="T", help="threads of a stage, at most (all cores)"
     )
     parser.add_argument("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev")
     parser.add_argument("--no-verify", action="store_true", help="do not hash the bundle's files before using them")
