@@ -32,7 +32,7 @@ class TrainingConfig:
     seed: int
     run: Path
     output: Path
-    mixed_precision: bool  # matrix products in bfloat16, on a GPU
+    mixed_precision: bool  # matrix products in bfloat16, where the device has them in hardware
     compile: bool  # torch.compile where it was measured to help
     phases: dict[str, PhaseConfig]
 

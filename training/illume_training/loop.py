@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from illume_training.muon import Muon, hidden_matrices
+from illume_training.precision import products_in
 
 Batch = TypeVar("Batch")
 
@@ -51,6 +52,7 @@ class Phase(Generic[Batch]):
     schedule: Schedule
     batch: Callable[[int], Batch]  # of a step; must depend on the step alone
     loss: Callable[[Batch, int], tuple[Tensor, dict[str, float]]]
+    products: torch.dtype = torch.float32  # in which matrix products are computed
 
 
 def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: Callable[[str], None] = print) -> None:
@@ -64,7 +66,7 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     partial = folder / f"{phase.name}.partial.pt"
     module, schedule = phase.module.to(device), phase.schedule
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizers = _optimizers(module, trained, schedule)
+    optimizers = _optimizers(module, trained, schedule, phase.products)
     average: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()} if schedule.ema else {}
     start = 0
     if partial.exists():
@@ -91,7 +93,8 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     bar = tqdm(total=schedule.steps, initial=start, desc=phase.name, mininterval=5.0, smoothing=0.05)
     for step, batch in _prefetched(phase.batch, start, schedule.steps):
         torch.manual_seed(step)
-        loss, figures = phase.loss(batch, step)
+        with products_in(phase.products, device):
+            loss, figures = phase.loss(batch, step)
         for p in trained.values():
             p.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
@@ -121,7 +124,9 @@ def run_phase(phase: Phase[Batch], folder: Path, *, device: torch.device, log: C
     partial.unlink(missing_ok=True)
 
 
-def _optimizers(module: nn.Module, trained: dict[str, nn.Parameter], schedule: Schedule) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    module: nn.Module, trained: dict[str, nn.Parameter], schedule: Schedule, products: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """AdamW for all that is trained; where the schedule names a rate for Muon, that for hidden matrices instead."""
     matrices = hidden_matrices(module) if schedule.muon_rate else {}
     rest = [p for name, p in trained.items() if name not in matrices]
@@ -135,7 +140,8 @@ def _optimizers(module: nn.Module, trained: dict[str, nn.Parameter], schedule: S
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if matrices:
-        optimizers.append(Muon(matrices.values(), lr=schedule.muon_rate, weight_decay=schedule.weight_decay))
+        rates = {"lr": schedule.muon_rate, "weight_decay": schedule.weight_decay}
+        optimizers.append(Muon(matrices.values(), **rates, products=products))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

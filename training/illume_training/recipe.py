@@ -30,6 +30,7 @@ from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
 from illume_training.lessons import Lessons, frozen_encoder, make_lessons
 from illume_training.loop import Phase, run_phase
+from illume_training.precision import has_bfloat16, products_in
 from illume_training.quantizer import QuantizerTrainer, color_of_codes
 from illume_training.start import WORDS, start_language_model
 from illume_training.tokenizer import train_tokenizer
@@ -130,10 +131,11 @@ class Recipe:
             )
         self._module(name).to(self.device).load_state_dict(load_file(path))
 
+    def _product_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.config.mixed_precision and has_bfloat16(self.device) else torch.float32
+
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.config.mixed_precision and self.device.type == "cuda":  # few CPUs have bfloat16 in hardware
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+        return products_in(self._product_dtype(), self.device)
 
     def _phase(
         self,
@@ -142,12 +144,9 @@ class Recipe:
         batch: Callable[[int], object],
         loss: Callable[..., tuple[Tensor, dict[str, float]]],
     ) -> None:
-        def in_precision(data: object, step: int) -> tuple[Tensor, dict[str, float]]:
-            with self._precision():
-                return loss(data, step)
-
         schedule = self.config.phases[name].schedule
-        run_phase(Phase(name, module, schedule, batch, in_precision), self.config.run, device=self.device)
+        phase = Phase(name, module, schedule, batch, loss, self._product_dtype())
+        run_phase(phase, self.config.run, device=self.device)
 
     def _pictures(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         seed = f"{self.config.seed}-{name}-{step}"
