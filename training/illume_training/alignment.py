@@ -10,7 +10,7 @@ from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, TEXT, Packed
 from illume_training.lessons import Lessons
 
-TEXT_WEIGHT = 5.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
+TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
 
 
