@@ -39,16 +39,16 @@ def test_several_turns_with_several_pictures_answer_as_the_slow_model_does(pipel
         reply = pipeline.chat(messages, sampling=GREEDY)
         assert reply.picture is None
         answers.append(reply.text)
-        assert reply.text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
         messages += [said("assistant", "yes"), said("user", text, *more)]
         turns += [("assistant", "yes"), ("user", text, *more)]
-    assert pipeline.chat(messages, sampling=GREEDY).text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+    assert pipeline.chat(messages, sampling=GREEDY).text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
     assert len(set(answers)) == 2
 
 
 def test_a_drawn_picture_comes_back_as_its_tokens(pipeline, slow):
     (picture,) = pipeline.draw("a star", sampling=DRAWING)
-    ids = pipeline._schedule.tokens_of(picture.codes).tolist()
+    ids = pipeline._model.schedule.tokens_of(picture.codes).tolist()
     for role, turns in (
         ("assistant", [("user", "draw"), ("assistant", ids), ("user", "what is it?")]),
         ("user", [("user", "this", ids), ("assistant", "ok"), ("user", "what is it?")]),
@@ -58,7 +58,7 @@ def test_a_drawn_picture_comes_back_as_its_tokens(pipeline, slow):
         else:
             messages = [said(role, "this", picture), said("assistant", "ok"), said("user", "what is it?")]
         reply = pipeline.chat(messages, sampling=GREEDY)
-        assert reply.text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
 
 
 @pytest.mark.parametrize("with_picture", [False, True], ids=["drawn", "changed"])

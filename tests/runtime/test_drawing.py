@@ -47,10 +47,10 @@ def test_another_seed_and_another_number_give_another_picture(pipeline):
 
 def test_pictures_of_a_batch_are_those_that_are_drawn_one_by_one(bundle, pipeline):
     engine = TokenEngine(Stages(Bundle.open(bundle), "cpu", 1, NULL_TRACER))
-    prompts = [pipeline._writer.draw(text) for text in ("a star", "a star", "two red squares", "b")]
-    schedule = pipeline._schedule
+    prompts = [pipeline._model.writer.draw(text) for text in ("a star", "a star", "two red squares", "b")]
+    schedule = pipeline._model.schedule
     requests = [
-        TokenRequest(*(pipeline._embeds(side, []) for side in (p.conditional, p.unconditional)), number)
+        TokenRequest(*(pipeline._model.embeds(side, []) for side in (p.conditional, p.unconditional)), number)
         for number, p in enumerate(prompts)
     ]
     together = draw_codes(engine, schedule, requests, SAMPLING, **QUIET)
@@ -65,7 +65,7 @@ def test_pictures_of_a_batch_are_those_that_are_drawn_one_by_one(bundle, pipelin
 def test_many_prompts_are_drawn_in_batches_and_numbered_through(pipeline, monkeypatch):
     prompts = [f"number {i}" for i in range(5)]
     whole = pipeline.draw_many(prompts, sampling=SAMPLING)
-    monkeypatch.setattr("illume_runtime.pipeline.MAX_DRAW_BATCH", 2)
+    monkeypatch.setattr("illume_runtime.requests.MAX_DRAW_BATCH", 2)
     parts = pipeline.draw_many(prompts, sampling=SAMPLING)
     assert [picture.request for picture in parts] == list(range(5))
     assert codes_of(parts) == codes_of(whole)
@@ -146,6 +146,6 @@ def test_logits_that_are_no_numbers_are_an_engine_error(pipeline):
     request = TokenRequest(engine.embed([1, 2]), engine.embed([1]), 0)
     sampling = dataclasses.replace(SAMPLING, guidance=1.0)
     with pytest.raises(EngineError, match="head_level0: no token can be drawn at step 1; the logits are not finite"):
-        draw_codes(engine, pipeline._schedule, [request], sampling, **QUIET)
-    assert engine.started == [(1, 3 + pipeline._schedule.num_tokens)]
+        draw_codes(engine, pipeline._model.schedule, [request], sampling, **QUIET)
+    assert engine.started == [(1, 3 + pipeline._model.schedule.num_tokens)]
     assert engine.steps == [("level0", [[520 + 3]])]

@@ -97,8 +97,8 @@ def test_a_request_from_within_a_callback_is_refused_and_harms_nothing(pipeline,
 def test_a_closed_pipeline_gives_its_memory_back_and_refuses_requests(bundle, pictures):
     with Pipeline.load(bundle, threads=1) as pipeline:
         pipeline.draw("a star", sampling=DRAWING)
-    assert pipeline._stages._sessions == {}
-    assert pipeline._engine._main._buffers == []
+    assert pipeline._model.stages._sessions == {}
+    assert pipeline._model.engine._main._buffers == []
     pipeline.close()  # once more does nothing
     for work in (
         lambda: pipeline.draw("a star"),
@@ -197,7 +197,7 @@ def test_what_just_fits_the_context_is_taken_and_one_token_more_is_refused(pipel
 
 @pytest.mark.parametrize("text", ["<|end|>", "<start_of_image>a", "</s>", "\0", "<|im_start|>user"])
 def test_no_text_becomes_a_control_token(pipeline, slow, text):
-    prompt = pipeline._writer.draw(text).conditional
+    prompt = pipeline._model.writer.draw(text).conditional
     ids = [i for part in prompt.parts for i in part.ids]
     controls = set(slow.controls.values())
     assert [i for i in ids if i in controls] == [slow.controls[name] for name in ("begin", "user", "assistant")]

@@ -11,7 +11,7 @@ from illume_runtime.vision import Seen
 
 
 def test_runs_and_pictures_stand_in_order(pipeline):
-    engine, schedule = pipeline._engine, pipeline._schedule
+    engine, schedule = pipeline._model.engine, pipeline._model.schedule
     prompt = Prompt((TokenRun((1, 2)), PictureSlot(1), TokenRun((3,)), PictureSlot(0)))
     first, second = (np.full((9, 48), value, np.float32) for value in (1, 2))
     embeds = embeds_of_prompt(engine, prompt, [Seen(one, schedule.input_block) for one in (first, second)])
@@ -27,7 +27,7 @@ def test_a_picture_of_another_number_of_embeddings_is_refused(pipeline, count):
     picture = np.zeros((count, 48), np.float32)
     prompt = Prompt((PictureSlot(0),))
     with pytest.raises(InvalidBundleError, match=f"input program embeds 9 places, the vision encoder gives {count}"):
-        embeds_of_prompt(pipeline._engine, prompt, [Seen(picture, pipeline._schedule.input_block)])
+        embeds_of_prompt(pipeline._model.engine, prompt, [Seen(picture, pipeline._model.schedule.input_block)])
 
 
 def test_the_context_is_filled_to_the_last_token():

@@ -165,7 +165,7 @@ def test_memory_is_constant_over_many_requests(bundle, pictures):
 
     with Pipeline.load(bundle, threads=1) as pipeline:
         work(5)
-        engine = pipeline._engine
+        engine = pipeline._model.engine
         buffers = [buffer.ctypes.data for buffer in engine._main._buffers]
         before = work(5)
         after = work(30)
@@ -182,7 +182,7 @@ def test_a_cache_of_a_fixed_length_gives_the_same_tokens(changed_bundle, bundle,
                 keys[f"stages.decoder.{kind}.{i}.shape.2"] = manifest.model.max_context
     sampling = ImageSampling(seed=4, steps=1)
     with Pipeline.load(changed_bundle(keys), threads=1) as fixed:
-        assert fixed._engine._static_slots == manifest.model.max_context
+        assert fixed._model.engine._static_slots == manifest.model.max_context
         got = fixed.draw("a star", n=2, sampling=sampling)
     expected = pipeline.draw("a star", n=2, sampling=sampling)
     assert [p.codes[0].tolist() for p in got] == [p.codes[0].tolist() for p in expected]

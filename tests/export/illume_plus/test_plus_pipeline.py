@@ -61,7 +61,7 @@ def ids_of(prompt: Prompt) -> list[int]:
 
 
 def test_prompts_are_byte_exact(pipeline: Pipeline, prompts: dict[str, dict[str, object]]) -> None:
-    writer, schedules = pipeline._writer, pipeline._schedules
+    writer, schedules = pipeline._model.writer, pipeline._model.schedules
     assert ids_of(writer.describe(QUESTION)) == prompts["understanding_square"]["ids"]
     drawing = writer.draw(PROMPT, schedules["256x256"].tag)
     assert ids_of(drawing.conditional) == prompts["t2i_cond"]["ids"]
@@ -74,7 +74,7 @@ def test_prompts_are_byte_exact(pipeline: Pipeline, prompts: dict[str, dict[str,
 @pytest.mark.parametrize("height_width", ["384x512", "512x384", "384x768", "768x384", "320x960", "960x320", "1024x256"])
 def test_prompts_name_the_size(pipeline: Pipeline, prompts: dict[str, dict[str, object]], height_width: str) -> None:
     name = "x".join(reversed(height_width.split("x")))
-    drawing = pipeline._writer.draw("a cat with a hat.", pipeline._schedules[name].tag)
+    drawing = pipeline._model.writer.draw("a cat with a hat.", pipeline._model.schedules[name].tag)
     assert ids_of(drawing.conditional) == prompts[f"t2i_cat_{height_width}"]["ids"]
 
 
@@ -83,15 +83,15 @@ def test_text_is_encoded_as_the_reference_does_except_for_control_tokens(
     pipeline: Pipeline, prompts: dict[str, dict[str, object]], case: int
 ) -> None:
     data = prompts[f"tokenizer_case_{case}"]
-    ids = pipeline._tokenizer.encode(str(data["text"]))
+    ids = pipeline._model.tokenizer.encode(str(data["text"]))
     assert (ids == data["ids"]) is (case != 1)  # case 1 spells control tokens, which text never becomes
     assert not set(ids) & set(pipeline.bundle.vocabulary.controls.values())
 
 
 def test_grids_of_all_resolutions(pipeline: Pipeline) -> None:
     grids = json.loads((DATA / "token_grids.json").read_text())
-    assert len(grids) == len(pipeline._schedules) == 12
-    for name, schedule in pipeline._schedules.items():
+    assert len(grids) == len(pipeline._model.schedules) == 12
+    for name, schedule in pipeline._model.schedules.items():
         expected = grids["x".join(reversed(name.split("x")))]
         assert schedule.grids == ((expected["h1"], expected["w1"]), (expected["h2"], expected["w2"]))
         assert [len(s) for s in ([k for k in schedule.steps if k.level == level] for level in (0, 1))] == expected[
@@ -130,7 +130,7 @@ def test_drawings(
 ) -> None:
     sampling = ImageSampling(temperature=0.0, guidance=guidance, repetition_penalty=penalty, quality="draft")
     (drawn,) = pipeline.draw(PROMPT, size="256x256", sampling=sampling)
-    tokens = pipeline._schedules["256x256"].tokens_of(drawn.codes).tolist()
+    tokens = pipeline._model.schedules["256x256"].tokens_of(drawn.codes).tolist()
     assert tokens == golden[f"draw_{name}"].tolist()[:-1]  # the reference writes the end of the turn too
     assert drawn.image.size == (256, 256)
 
@@ -138,7 +138,7 @@ def test_drawings(
 def test_a_batch_of_two(pipeline: Pipeline, golden: dict[str, np.ndarray]) -> None:
     sampling = ImageSampling(temperature=0.0, guidance=2.0, repetition_penalty=PENALTY, quality="draft")
     drawn = pipeline.draw_many([PROMPT, "two dogs"], sizes=["256x256"] * 2, sampling=sampling)
-    schedule = pipeline._schedules["256x256"]
+    schedule = pipeline._model.schedules["256x256"]
     tokens = np.stack([schedule.tokens_of(one.codes) for one in drawn])
     np.testing.assert_array_equal(tokens, golden["draw_batch2"][:, :-1])
 
@@ -149,7 +149,7 @@ def test_a_batch_of_two(pipeline: Pipeline, golden: dict[str, np.ndarray]) -> No
 def test_edits(pipeline: Pipeline, golden: dict[str, np.ndarray], name: str, guidance: float) -> None:
     sampling = ImageSampling(temperature=0.0, guidance=guidance, repetition_penalty=PENALTY, quality="draft")
     (edited,) = pipeline.edit(picture("landscape"), INSTRUCTION, sampling=sampling)
-    tokens = pipeline._schedules["512x384"].tokens_of(edited.codes)
+    tokens = pipeline._model.schedules["512x384"].tokens_of(edited.codes)
     np.testing.assert_array_equal(tokens, golden[name][: len(tokens)])
     assert edited.image.size == (300, 220)  # padding is taken off again
 
@@ -260,9 +260,9 @@ def test_drawn_pictures_re_enter_a_conversation_as_tokens_behind_their_tag(pipel
         sampling=TextSampling(temperature=0.0, max_tokens=3),
     )
     assert reply.picture is None
-    schedule = pipeline._schedules["256x256"]
+    schedule = pipeline._model.schedules["256x256"]
     run = TokenRun((*schedule.tag, *schedule.tokens_of(drawn.codes).tolist()))
-    prompt = pipeline._writer.chat([UserTurn("draw it"), AnswerTurn(run), UserTurn("and now?")]).conditional
+    prompt = pipeline._model.writer.chat([UserTurn("draw it"), AnswerTurn(run), UserTurn("and now?")]).conditional
     (only,) = prompt.parts
     assert isinstance(only, TokenRun)
     text = ",".join(map(str, only.ids))
