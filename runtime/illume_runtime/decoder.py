@@ -71,18 +71,25 @@ class TokenEngine:
         self._lengths[:] = [len(beginnings[of_unique[i]]) for i in of_row]
         return self._append([row[length:] for row, length in zip(rows, self._lengths, strict=True)])
 
-    def step(self, tokens: NDArray[np.int64], segment: str) -> Embeds:
-        """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
+    def step(self, tokens: NDArray[np.int64], segment: str, *, counts: NDArray[np.int64] | None = None) -> Embeds:
+        """Appends tokens [R, T] to the first R rows; the hidden state [R, D] of each last one, until the next call.
+
+        With `counts` [R] only so many of a row's tokens are its own; what the rest leaves behind is overwritten before
+        any token may see it.
+        """
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
+        lengths = self._lengths[:num_rows]
         with self._stages.span(
             f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
         ):
             np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
-            np.add(self._lengths[:, None], bound.offsets, out=bound.positions)
+            np.add(lengths[:, None], bound.offsets, out=bound.positions)
+            if counts is not None:  # the last slot is nobody's own: the last code of a picture is never appended
+                np.minimum(bound.positions, self._slots - 1, out=bound.positions)
             bound.run.run()
-        self._lengths += num_new
-        last: Embeds = bound.hidden[:, -1]
+        lengths += num_new if counts is None else counts
+        last: Embeds = bound.hidden[:, -1] if counts is None else bound.hidden[np.arange(num_rows), counts - 1]
         return last
 
     def logits(self, segment: str, hidden: Embeds, guidance: float) -> NDArray[np.float32]:

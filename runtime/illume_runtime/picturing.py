@@ -12,7 +12,7 @@ from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_pixels
 from illume_runtime.model import Model
 from illume_runtime.prompting import check_context
-from illume_runtime.requests import PictureRequest, batches
+from illume_runtime.requests import PictureRequest, batches, token_batches
 from illume_runtime.results import Cancel, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling, with_defaults
 from illume_runtime.schedule import Codes, Schedule
@@ -30,12 +30,12 @@ def pictures_of_requests(
     tokens = [_token_request(model, request, number) for number, request in enumerate(requests)]
     previews = on_progress is not None and "code_color" in model.bundle.manifest.tables
     color = model.bundle.table("code_color") if previews else None
-    pictures: list[Picture] = []
-    for schedule, numbers in batches([request.schedule for request in requests]):
+    codes: dict[int, Codes] = {}
+    schedules = [request.schedule for request in requests]
+    for numbers in token_batches(schedules):
         with model.tracer.span("token loop"):
-            codes = draw_codes(
+            drawn = draw_codes(
                 model.engine,
-                schedule,
                 [tokens[i] for i in numbers],
                 sampling,
                 tracer=model.tracer,
@@ -43,8 +43,12 @@ def pictures_of_requests(
                 on_progress=on_progress,
                 cancel=cancel,
             )
+        codes |= zip(numbers, drawn, strict=True)
+    pictures: list[Picture] = []
+    for schedule, numbers in batches(schedules):
+        part = [codes[i] for i in numbers]
         texts, sources = [requests[i].text for i in numbers], [requests[i].source for i in numbers]
-        pictures += _rendered(model, schedule, codes, numbers, texts, sources, sampling, on_progress, cancel)
+        pictures += _rendered(model, schedule, part, numbers, texts, sources, sampling, on_progress, cancel)
     return sorted(pictures, key=lambda picture: picture.request)
 
 
@@ -80,7 +84,7 @@ def _token_request(model: Model, request: PictureRequest, number: int) -> TokenR
     rows = (model.embeds(prompt.conditional, request.seen), model.embeds(prompt.unconditional, request.seen))
     longest = max(map(len, rows))
     check_context(longest, request.schedule.num_tokens, model.bundle.model.max_context, "the picture")
-    return TokenRequest(*rows, number)
+    return TokenRequest(request.schedule, *rows, number)
 
 
 def _rendered(

@@ -30,13 +30,20 @@ class PictureRequest:
 
 
 def batches(schedules: Sequence[Schedule]) -> Iterator[tuple[Schedule, list[int]]]:
-    """Requests of one schedule, at most MAX_DRAW_BATCH, by their numbers; schedules in the order of their first one."""
+    """Requests whose pixels are made together, by number: of one size, at most MAX_DRAW_BATCH."""
     by_name: dict[str, list[int]] = {}
     for number, schedule in enumerate(schedules):
         by_name.setdefault(schedule.name, []).append(number)
     for numbers in by_name.values():
         for first in range(0, len(numbers), MAX_DRAW_BATCH):
             yield schedules[numbers[0]], numbers[first : first + MAX_DRAW_BATCH]
+
+
+def token_batches(schedules: Sequence[Schedule]) -> Iterator[list[int]]:
+    """Requests whose tokens are drawn together, at most MAX_DRAW_BATCH, by their numbers; like sizes stay together."""
+    by_steps = sorted(range(len(schedules)), key=lambda i: (-len(schedules[i].steps), schedules[i].name))
+    for first in range(0, len(by_steps), MAX_DRAW_BATCH):
+        yield sorted(by_steps[first : first + MAX_DRAW_BATCH])
 
 
 def opened(images: Sequence[Source]) -> list[Image.Image]:

@@ -19,7 +19,7 @@ class ScriptedEngine:
         self.started.append((len(rows), capacity))
         return np.zeros((len(rows), 2), np.float32)
 
-    def step(self, tokens, segment):
+    def step(self, tokens, segment, *, counts=None):
         self.steps.append((segment, tokens.tolist()))
         return np.zeros((len(tokens), 2), np.float32)
 

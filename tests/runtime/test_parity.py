@@ -116,8 +116,7 @@ def test_any_grammar_is_drawn_as_the_masked_whole_vocabulary_draws_it(
     sides = [pipeline._model.embeds(side, []) for side in (prompts.conditional, prompts.unconditional)]
     (codes,) = draw_codes(
         pipeline._model.engine,
-        schedule,
-        [TokenRequest(*sides, 0)],
+        [TokenRequest(schedule, *sides, 0)],
         ImageSampling(temperature=1.0, guidance=guidance, seed=seed),
         tracer=NULL_TRACER,
         code_color=None,

@@ -229,9 +229,10 @@ def test_sizes_may_differ_within_a_call(pipeline: Pipeline) -> None:
     mixed = pipeline.draw_many(["a", "b", "c"], sizes=sizes, sampling=GREEDY)
     assert [one.image.size for one in mixed] == [(256, 256), (1024, 256), (256, 256)]
     assert [one.request for one in mixed] == [0, 1, 2]
-    (alone,) = pipeline.draw("b", size="1024x256", sampling=GREEDY)
-    for got, expected in zip(mixed[1].codes, alone.codes, strict=True):
-        np.testing.assert_array_equal(got, expected)
+    for text, size, one in zip("abc", sizes, mixed, strict=True):
+        (alone,) = pipeline.draw(text, size=size, sampling=GREEDY)
+        for got, expected in zip(one.codes, alone.codes, strict=True):
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_an_illegal_size_shows_the_legal_ones(pipeline: Pipeline) -> None:
