@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from illume_runtime.detokenizing import is_draft, pixels_of_codes
-from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.detokenizing import check_preview, is_draft, pixels_of_codes, preview_pixels
+from illume_runtime.drawing import OnLevel0, TokenRequest, draw_codes
 from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_pixels
 from illume_runtime.model import Model
 from illume_runtime.prompting import check_context
 from illume_runtime.requests import PictureRequest, batches, token_batches
-from illume_runtime.results import Cancel, OnProgress, Picture
+from illume_runtime.results import Cancel, OnPreview, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling, with_defaults
 from illume_runtime.schedule import Codes, Schedule
 
@@ -24,9 +26,13 @@ def pictures_of_requests(
     sampling: ImageSampling,
     *,
     on_progress: OnProgress | None,
+    on_preview: OnPreview | None,
     cancel: Cancel | None,
 ) -> list[Picture]:
     """Pictures in the order of their requests, drawn in batches; `sampling` has no None left. Raises UsageError."""
+    if on_preview is not None:
+        for request in requests:
+            check_preview(model.stages, request.schedule)
     tokens = [_token_request(model, request, number) for number, request in enumerate(requests)]
     previews = on_progress is not None and "code_color" in model.bundle.manifest.tables
     color = model.bundle.table("code_color") if previews else None
@@ -41,6 +47,7 @@ def pictures_of_requests(
                 tracer=model.tracer,
                 code_color=color,
                 on_progress=on_progress,
+                on_level0=_previewing(model, [requests[i] for i in numbers], numbers, sampling, on_preview),
                 cancel=cancel,
             )
         codes |= zip(numbers, drawn, strict=True)
@@ -85,6 +92,27 @@ def _token_request(model: Model, request: PictureRequest, number: int) -> TokenR
     longest = max(map(len, rows))
     check_context(longest, request.schedule.num_tokens, model.bundle.model.max_context, "the picture")
     return TokenRequest(request.schedule, *rows, number)
+
+
+def _previewing(
+    model: Model,
+    requests: Sequence[PictureRequest],
+    numbers: Sequence[int],
+    sampling: ImageSampling,
+    on_preview: OnPreview | None,
+) -> OnLevel0 | None:
+    """What gives `on_preview` a picture for each first level that is complete."""
+    if on_preview is None:
+        return None
+
+    def on_level0(place: int, codes: NDArray[np.int64]) -> None:
+        request = requests[place]
+        image = image_from_pixels(preview_pixels(model.stages, request.schedule, codes))
+        if request.source is not None:
+            image = model.vision.restored(image, request.source.size)
+        on_preview(Picture(image, (codes.copy(),), request.text, sampling.seed, numbers[place]))
+
+    return on_level0
 
 
 def _rendered(

@@ -24,7 +24,7 @@ from illume_runtime.picturing import full_image_sampling, pictures_of_images, pi
 from illume_runtime.prompts import UserTurn, with_tag
 from illume_runtime.request_lock import RequestLock
 from illume_runtime.requests import PictureRequest, check_pairs, checked_count, opened
-from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
+from illume_runtime.results import Answer, Cancel, OnPreview, OnProgress, OnText, Picture, Progress, Reply
 from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
 from illume_runtime.session import OpenSession, session_from_stage
 from illume_runtime.stages import Stages
@@ -111,12 +111,22 @@ class Pipeline:
         size: str | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """`n` pictures of a prompt, drawn as one batch; `size` is one of the bundle's resolutions, None its first."""
+        """`n` pictures of a prompt, drawn as one batch; `size` is one of the bundle's resolutions, None its first.
+
+        `on_preview` gets each picture as its first level alone shows it, while the second is still being written;
+        UsageError for a model of one level.
+        """
         count = checked_count(n)
         return self.draw_many(
-            [prompt] * count, sizes=[size] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+            [prompt] * count,
+            sizes=[size] * count,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_preview=on_preview,
+            cancel=cancel,
         )
 
     def draw_many(
@@ -126,9 +136,10 @@ class Pipeline:
         sizes: Sequence[str | None] | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """One picture per prompt, in the size beside it; pictures of one size are drawn as one batch."""
+        """One picture per prompt, in the size beside it; all are drawn as one batch, in parts of MAX_DRAW_BATCH."""
         if sizes is not None and len(sizes) != len(prompts):
             raise UsageError(f"got {len(prompts)} prompts and {len(sizes)} sizes, expected one for each prompt")
         schedules = [self._model.schedule_of(size) for size in sizes or [None] * len(prompts)]
@@ -138,7 +149,7 @@ class Pipeline:
                 for prompt, schedule in zip(prompts, schedules, strict=True)
             ]
         with self._lock.request():
-            return self._pictures("draw", requests, sampling, on_progress, cancel)
+            return self._pictures("draw", requests, sampling, on_progress, cancel, on_preview)
 
     def edit(
         self,
@@ -148,12 +159,18 @@ class Pipeline:
         n: int = 1,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """`n` versions of an image changed as the instruction says, in the size of the image."""
         count = checked_count(n)
         return self.edit_many(
-            [image] * count, [instruction] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+            [image] * count,
+            [instruction] * count,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_preview=on_preview,
+            cancel=cancel,
         )
 
     def edit_many(
@@ -163,6 +180,7 @@ class Pipeline:
         *,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
@@ -178,7 +196,7 @@ class Pipeline:
             requests = [
                 PictureRequest(text, prompt, schedule, [one], source) for text, prompt, schedule, one, source in rows
             ]
-            return self._pictures("edit", requests, sampling, on_progress, cancel)
+            return self._pictures("edit", requests, sampling, on_progress, cancel, on_preview)
 
     def reconstruct(
         self,
@@ -262,6 +280,9 @@ class Pipeline:
         sampling: ImageSampling | None,
         on_progress: OnProgress | None,
         cancel: Cancel | None,
+        on_preview: OnPreview | None = None,
     ) -> list[Picture]:
         full = full_image_sampling(self._model, sampling, task)
-        return pictures_of_requests(self._model, requests, full, on_progress=on_progress, cancel=cancel)
+        return pictures_of_requests(
+            self._model, requests, full, on_progress=on_progress, on_preview=on_preview, cancel=cancel
+        )

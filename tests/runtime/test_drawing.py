@@ -151,6 +151,15 @@ def test_a_preview_comes_with_every_row_and_shows_the_codes_so_far(bundle, pipel
         assert np.abs(shown.astype(int).mean((0, 1)) - cells.astype(int).mean((0, 1))).max() < 12  # interpolated
 
 
+def test_a_model_of_one_level_has_no_preview(pipeline, pictures):
+    for work in (pipeline.draw, lambda text, **options: pipeline.edit(pictures[0], text, **options)):
+        seen, previews = [], []
+        message = "preview: the family illume draws in one level of visual tokens only, .*; leave the preview out"
+        with pytest.raises(UsageError, match=message):
+            work("a star", sampling=SAMPLING, on_preview=previews.append, on_progress=seen.append)
+        assert seen == previews == []
+
+
 @pytest.mark.parametrize("verb", ["draw", "edit", "reconstruct"])
 def test_cancelling_stops_within_one_step_and_leaves_the_pipeline_as_new(pipeline, pictures, verb):
     def work(**options):

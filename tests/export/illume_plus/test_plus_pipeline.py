@@ -16,8 +16,9 @@ from illume_export.families.illume_plus.models import IllumePlus
 from illume_kernels.oracle import SampleParams, probabilities, repetition_penalty
 from illume_kernels.philox import STREAM_NOISE, normal
 from illume_runtime.bundle import Bundle
+from illume_runtime.cli.main import main
 from illume_runtime.errors import UsageError
-from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
 from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
 from illume_runtime.schedule import TokenRun
 from illume_runtime.solver import solver_table
@@ -233,6 +234,61 @@ def test_sizes_may_differ_within_a_call(pipeline: Pipeline) -> None:
         (alone,) = pipeline.draw(text, size=size, sampling=GREEDY)
         for got, expected in zip(one.codes, alone.codes, strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+def preview_of(model: IllumePlus, level0: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """[Y, X, 3] of the plain modules, with the mean vector of the second level's codes in its place."""
+    tokenizer = model.tokenizer
+    with torch.no_grad():
+        known = tokenizer.code_map(torch.from_numpy(level0), torch.zeros(grid, dtype=torch.int64))
+        coarse = model.config.tokenizer.semantic.code_dim
+        known[:, coarse:] = tokenizer.pixel_quantizer.codebook().mean(dim=0)[:, None, None]
+        pixels = tokenizer.decode(known)[0].clamp(-1, 1).numpy()
+    return np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5)
+
+
+def test_a_preview_comes_from_the_first_level_while_the_second_is_written(
+    pipeline: Pipeline, model: IllumePlus
+) -> None:
+    previews: list[tuple[Picture, int]] = []
+    steps: list[Progress] = []
+    drawn = pipeline.draw_many(
+        ["a", "two dogs"],
+        sizes=["256x256", "512x384"],
+        sampling=GREEDY,
+        on_progress=steps.append,
+        on_preview=lambda picture: previews.append((picture, len(steps))),
+    )
+    assert [(picture.request, after) for picture, after in previews] == [(0, 81 - 1), (1, 192 - 1)]
+    assert [step.total for step in steps if step.phase == "tokens"] == [192 + 768] * 960
+    for (preview, _), whole in zip(previews, drawn, strict=True):
+        (level0,) = preview.codes
+        np.testing.assert_array_equal(level0, whole.codes[0])
+        expected = preview_of(model, level0, whole.codes[1].shape)
+        assert np.abs(expected - np.asarray(preview.image).astype(int)).max() <= 1
+        assert (preview.prompt, preview.seed, preview.image.size) == (whole.prompt, whole.seed, whole.image.size)
+    assert pipeline.draw("a", size="256x256", sampling=GREEDY)[0].codes[1].tolist() == drawn[0].codes[1].tolist()
+
+
+def test_a_preview_of_an_edit_has_the_size_of_the_picture(pipeline: Pipeline) -> None:
+    previews: list[Picture] = []
+    pipeline.edit(picture("landscape"), INSTRUCTION, sampling=GREEDY, on_preview=previews.append)
+    assert [one.image.size for one in previews] == [(300, 220)]
+
+
+def test_the_command_writes_the_preview_beside_the_picture(
+    published_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    words = ["--size", "256x256", "--quality", "draft", "--preview", str(tmp_path / "first.png")]
+    assert main(["draw", str(published_bundle), "a", *words, "-o", str(tmp_path / "out.png"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (preview,), (whole,) = result["previews"], result["pictures"]
+    assert preview["file"] == str(tmp_path / "first.png")
+    assert preview["preview"] is True
+    assert preview["codes_sha256"] != whole["codes_sha256"]
+    with Image.open(tmp_path / "first.png") as first, Image.open(tmp_path / "out.png") as last:
+        assert first.size == last.size == (256, 256)
 
 
 def test_an_illegal_size_shows_the_legal_ones(pipeline: Pipeline) -> None:
