@@ -134,12 +134,15 @@ def _groups(
 def _started(engine: TokenEngine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
     """The states of all rows behind their prompts; both sides of a picture are neighbours."""
     rows: list[Embeds] = []
+    constant: list[bool] = []
     for request in batch:
         opening = engine.embed(request.schedule.steps[0].tokens)
         sides = (request.conditional, request.unconditional)[:num_sides]
         rows += [np.concatenate((side, opening)) for side in sides]
+        constant += (False, request.constant)[:num_sides]
     new = [request.schedule.num_tokens for request in batch for _ in range(num_sides)]
-    return engine.start(rows, max(len(row) + count for row, count in zip(rows, new, strict=True)))
+    capacity = max(len(row) + count for row, count in zip(rows, new, strict=True))
+    return engine.start(rows, capacity, constant=constant)
 
 
 def _appended(

@@ -91,7 +91,7 @@ def _token_request(model: Model, request: PictureRequest, number: int) -> TokenR
     rows = (model.embeds(prompt.conditional, request.seen), model.embeds(prompt.unconditional, request.seen))
     longest = max(map(len, rows))
     check_context(longest, request.schedule.num_tokens, model.bundle.model.max_context, "the picture")
-    return TokenRequest(request.schedule, *rows, number)
+    return TokenRequest(request.schedule, *rows, number, prompt.constant)
 
 
 def _previewing(

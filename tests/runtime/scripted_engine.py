@@ -15,7 +15,7 @@ class ScriptedEngine:
     def embed(self, ids):
         return np.zeros((len(ids), 2), np.float32)
 
-    def start(self, rows, capacity):
+    def start(self, rows, capacity, *, constant=None):
         self.started.append((len(rows), capacity))
         return np.zeros((len(rows), 2), np.float32)
 

@@ -98,7 +98,9 @@ def test_a_chat_of_several_turns_and_pictures(writer, run):
 
 
 def test_a_chat_of_one_turn_is_the_same_prompt_as_the_task(writer):
-    assert writer.chat([UserTurn("a cat")]) == writer.draw("a cat")
+    chat, draw = writer.chat([UserTurn("a cat")]), writer.draw("a cat")
+    assert (chat.conditional, chat.unconditional) == (draw.conditional, draw.unconditional)
+    assert (chat.constant, draw.constant) == (False, True)
     assert writer.chat([UserTurn("why?", (PictureSlot(0),))]).conditional == writer.describe("why?")
 
 

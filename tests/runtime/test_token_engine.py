@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from illume_runtime import decoder as decoder_module
 from illume_runtime import ort as ort_module
+from illume_runtime import prefixes
 from illume_runtime.bundle import Bundle
 from illume_runtime.decoder import MIN_SHARED, TokenEngine
 from illume_runtime.errors import InvalidBundleError
@@ -105,6 +106,61 @@ def test_a_short_common_beginning_is_not_worth_a_second_prefill(slow, engine, pr
     (common,) = ids_of(0, MIN_SHARED - 10)
     check(slow, engine, [np.concatenate((common, row)) for row in ids_of(1, 25, 30)], [])
     assert prefills == [(2, MIN_SHARED + 20)]
+
+
+def test_a_constant_row_is_computed_once_for_all_calls(slow, engine, prefills):
+    common, own, *others = ids_of(0, 6, 9, 14, 3, 40)
+    constant = np.concatenate((common, own))
+    for count, other in enumerate(others):
+        rows = [np.concatenate((common, other)), constant]
+        hidden = engine.start([engine.embed(row) for row in rows], 64, constant=[False, True])
+        np.testing.assert_allclose(hidden, expected_states(slow, rows), atol=TOLERANCE)
+        pieces = np.array([[1, 2], [3, 4]])
+        rows = [np.concatenate((row, more)) for row, more in zip(rows, pieces, strict=True)]
+        np.testing.assert_allclose(engine.step(pieces, "text"), expected_states(slow, rows), atol=TOLERANCE)
+        assert prefills == [(1, 15)] * (count == 0) + [(1, len(other))]  # what both begin with is copied
+        prefills.clear()
+    engine.close()
+    engine.start([engine.embed(constant)], 64, constant=[True])
+    assert prefills == [(1, 15)]
+
+
+def test_the_constant_rows_that_were_not_asked_for_give_way(engine, prefills, monkeypatch):
+    monkeypatch.setattr(prefixes, "MAX_KEPT_PROMPTS", 2)
+    a, b, c = (engine.embed(row) for row in ids_of(8, 5, 6, 7))
+    for row in (a, b, a, c, a, b):
+        engine.start([row], 64, constant=[True])
+    assert [length for _, length in prefills] == [5, 6, 7, 6]
+    assert len(engine._kept) == 2
+    engine.start([a, b, c], 64, constant=[True] * 3)  # more in one batch than are kept
+    assert len(engine._kept) == 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=4),
+    common=st.integers(0, 50),
+    calls=st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_sharing_changes_no_bit(stages, lengths, common, calls, seed):
+    shared, plain = TokenEngine(stages), TokenEngine(stages)
+    (beginning,) = ids_of(seed, common)
+    constant = [is_constant for _, is_constant in lengths]
+    for call in range(calls):
+        own = ids_of(seed + 1, *(length for length, _ in lengths))
+        own = [row if is_constant else np.append(row, call) for row, is_constant in zip(own, constant, strict=True)]
+        rows = [shared.embed(np.concatenate((beginning, row))) for row in own]
+        got = [shared.start(rows, 128, constant=constant)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder_module, "MIN_SHARED", 10**6)
+            expected = [plain.start(rows, 128)]
+        for token in range(3):
+            tokens = np.full((len(rows), 1 + token), token)
+            got.append(shared.step(tokens, "text").copy())
+            expected.append(plain.step(tokens, "text").copy())
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("num_rows", [2, 3, 7])

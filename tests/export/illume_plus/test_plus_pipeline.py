@@ -15,13 +15,18 @@ from illume_export.families.illume_plus import folders_in, plus_from_folders
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_kernels.oracle import SampleParams, probabilities, repetition_penalty
 from illume_kernels.philox import STREAM_NOISE, normal
+from illume_runtime import decoder
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
+from illume_runtime.decoder import TokenEngine
 from illume_runtime.errors import UsageError
 from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
+from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
 from illume_runtime.schedule import TokenRun
 from illume_runtime.solver import solver_table
+from illume_runtime.stages import Stages
+from illume_runtime.trace import NULL_TRACER, Tracer
 
 QUESTION = "What is in the image? Answer briefly."
 PROMPT = "a red circle over a blue square"
@@ -289,6 +294,46 @@ def test_the_command_writes_the_preview_beside_the_picture(
     assert preview["codes_sha256"] != whole["codes_sha256"]
     with Image.open(tmp_path / "first.png") as first, Image.open(tmp_path / "out.png") as last:
         assert first.size == last.size == (256, 256)
+
+
+def states_of(engine: TokenEngine, rows: list[np.ndarray], constant: list[bool] | None) -> np.ndarray:
+    """The hidden states [S, R, D] behind the rows and behind some tokens more."""
+    states = [engine.start(rows, max(map(len, rows)) + 64, constant=constant)]
+    states += [engine.step(np.full((len(rows), count), 700), "level0").copy() for count in (1, 2, 4)]
+    return np.stack(states)
+
+
+@pytest.mark.parametrize("task", ["draw", "edit"])
+def test_prompts_share_what_they_have_in_common_and_no_bit_changes(
+    pipeline: Pipeline, published_bundle: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pipeline._model
+    tracer = Tracer()
+    shared, plain = (TokenEngine(Stages(model.bundle, "cpu", 1, t)) for t in (tracer, NULL_TRACER))
+    schedule = model.schedules["256x256" if task == "draw" else "512x384"]
+    seen = model.vision.drawn_again([picture("landscape")]) if task == "edit" else []
+    constant = [False, True] if task == "draw" else [False, False]
+    counted, own = [], []
+    for text in (PROMPT, "two dogs"):
+        writer = model.writer.draw if task == "draw" else model.writer.edit
+        prompts = writer(text, schedule.tag)
+        assert prompts.constant is (task == "draw")
+        rows = [embeds_of_prompt(shared, side, seen) for side in (prompts.conditional, prompts.unconditional)]
+        same = (rows[0][: len(rows[1])] == rows[1][: len(rows[0])]).all(axis=1)
+        own.append((*map(len, rows), int(np.argmin(same))))
+        tracer.clear()
+        got = states_of(shared, rows, constant)
+        counted.append(sum(span.args["tokens"] for span in tracer.spans if span.name == "prefill"))
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, "MIN_SHARED", 10**6)
+            np.testing.assert_array_equal(got, states_of(plain, rows, None))
+    (cond, uncond, common), (cond2, uncond2, common2) = own
+    if task == "draw":
+        assert counted == [cond + uncond - common, cond2 - common2]
+        assert common > 15
+    else:
+        assert counted == [cond + uncond - common, cond2 + uncond2 - common2]
+        assert common > 1000  # the picture
 
 
 def test_an_illegal_size_shows_the_legal_ones(pipeline: Pipeline) -> None:
