@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from illume_export.families.illume_plus import Folders, config_from_folders, folders_in, plus_from_folders
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.naming import bare_name
+from illume_export.families.illume_plus.specification import specification_from_config
 from illume_export.weights import weights_from_folder
 from illume_runtime.cli.main import main
 from illume_runtime.errors import InvalidCheckpointError
@@ -234,6 +235,21 @@ BAD_JSON = {
         {"prediction_type": "v_prediction"},
         "prediction_type is 'v_prediction', expected 'epsilon'",
     ),
+    "clipped predictions": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"_class_name": "DDIMScheduler"},
+        "clip_sample is True, expected False",
+    ),
+    "another order": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+        "solver_order is 3, expected 2; .*final_sigmas_type is 'sigma_min', expected 'zero'",
+    ),
+    "an end that no scheduler has": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"final_sigmas_type": "last"},
+        "or the scheduler, are malformed .*'last'",
+    ),
     "a unet without codes": ("sdxl_decoder/unet/config.json", {"in_channels": 4}, "unet takes 4 channels, expected 20"),
 }
 
@@ -243,6 +259,30 @@ def test_bad_configurations_are_named(folder: Path, file: str, change: dict[str,
     edit_json(folder / file, **change)
     with pytest.raises(InvalidCheckpointError, match=message):
         plus_from_folders(folders_in(folder))
+
+
+SCHEDULERS = {
+    "euler": ({}, "euler", "zero"),
+    "euler, set_alpha_to_one says nothing to it": ({"set_alpha_to_one": False}, "euler", "zero"),
+    "euler to the first level": ({"final_sigmas_type": "sigma_min"}, "euler", "first"),
+    "ddim": ({"_class_name": "DDIMScheduler", "clip_sample": False}, "ddim", "zero"),
+    "ddim to the first level": (
+        {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False},
+        "ddim",
+        "first",
+    ),
+    "dpm-solver": ({"_class_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m", "zero"),
+}
+
+
+@pytest.mark.parametrize(("change", "solver", "final_sigma"), SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedulers_are_read(folder: Path, change: dict[str, object], solver: str, final_sigma: str) -> None:
+    edit_json(folder / "sdxl_decoder" / "scheduler" / "scheduler_config.json", **change)
+    config = config_from_folders(folders_in(folder))
+    assert config.diffusion is not None
+    assert (config.diffusion.noise.solver, config.diffusion.noise.final_sigma) == (solver, final_sigma)
+    scheduler = specification_from_config(config)["scheduler"]
+    assert (scheduler["solver"], scheduler["final_sigma"]) == (solver, final_sigma)
 
 
 def test_codes_that_the_tokenizer_json_lacks(folder: Path) -> None:

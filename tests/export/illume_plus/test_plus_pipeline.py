@@ -18,8 +18,10 @@ from illume_kernels.philox import STREAM_NOISE, normal
 from illume_runtime import decoder
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
+from illume_runtime.consistency import check_consistency
 from illume_runtime.decoder import TokenEngine
-from illume_runtime.errors import UsageError
+from illume_runtime.errors import InvalidBundleError, UsageError
+from illume_runtime.manifest import manifest_from_json
 from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
 from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
@@ -369,6 +371,15 @@ def test_drawn_pictures_re_enter_a_conversation_as_tokens_behind_their_tag(pipel
     assert isinstance(only, TokenRun)
     text = ",".join(map(str, only.ids))
     assert ",".join(map(str, run.ids)) in text
+
+
+def test_a_solver_that_does_not_end_as_the_scheduler_says_is_refused(published_bundle: Path) -> None:
+    data = json.loads((published_bundle / "bundle.json").read_text())
+    data["scheduler"] |= {"final_sigma": "first"}
+    check_consistency(manifest_from_json(data))
+    data["scheduler"] |= {"solver": "dpmpp_2m"}
+    with pytest.raises(InvalidBundleError, match="final_sigma: got 'first', expected 'zero', where dpmpp_2m ends"):
+        check_consistency(manifest_from_json(data))
 
 
 def test_the_bundle_describes_itself(published_bundle: Path) -> None:
