@@ -18,7 +18,7 @@ from illume_kernels.params import SampleParams
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
-from illume_runtime.sampling import ImageSampling, params_of_rows
+from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
 from illume_runtime.trace import Tracer
 
@@ -49,6 +49,7 @@ class _Group:
     places: NDArray[np.int64]
     rows: NDArray[np.int64]
     params: SampleParams
+    again: SampleParams | None  # of double sampling
 
 
 def draw_codes(
@@ -95,7 +96,7 @@ def draw_codes(
         for group in groups:
             logits = _logits(engine, group, hidden, guidance, levels, chosen[:, :k], sampling.repetition_penalty)
             with tracer.span(f"sample.{group.segment}", num_bytes=logits.nbytes):
-                drawn = sample(logits, group.params.at_step(k))
+                drawn = _drawn(logits, group, k)
             if drawn.min() < 0:
                 raise EngineError(f"head_{group.segment}: no token can be drawn at step {k}; the logits are not finite")
             chosen[group.places, k] = drawn
@@ -125,9 +126,11 @@ def _groups(
     for level in np.unique(levels[levels >= 0]).tolist():
         places = np.flatnonzero(levels == level)
         rows = np.concatenate([num_sides * places + side for side in range(num_sides)])
-        params = params_of_rows(sampling.of_level(level), [batch[place].request for place in places.tolist()])
+        numbers = [batch[place].request for place in places.tolist()]
+        params = params_of_rows(sampling.of_level(level), numbers)
+        again = params_of_rows(sampling.of_level(0), numbers) if sampling.double_sampling else None
         segment = batch[int(places[0])].schedule.segments[level].name
-        groups.append(_Group(level, segment, places, rows, params))
+        groups.append(_Group(level, segment, places, rows, params, again))
     return groups
 
 
@@ -184,6 +187,13 @@ def _logits(
         return cond
     uncond = engine.logits(group.segment, states[batch:], 1.0)
     return uncond + np.float32(guidance) * (cond - uncond)
+
+
+def _drawn(logits: NDArray[np.float32], group: _Group, k: int) -> NDArray[np.int64]:
+    """Tokens [B] of step k."""
+    if group.again is None:
+        return sample(logits, group.params.at_step(k))
+    return sample(filtered(logits, group.params), group.again.at_step(k))
 
 
 def _ends_level0(schedule: Schedule, k: int) -> bool:

@@ -88,6 +88,12 @@ def test_only_the_options_given_reach_the_sampling(illume, fake, tmp_path):
     assert (sampling.temperature, sampling.top_k, sampling.guidance) == (None, None, None)
 
 
+def test_double_sampling_is_off_unless_it_is_asked_for(illume, fake, tmp_path):
+    for words in ([], ["--double-sampling"]):
+        illume("draw", "b", "a star", "-o", tmp_path / "o.png", *words)
+    assert [sampling.double_sampling for _, _, sampling in fake.calls] == [False, True]
+
+
 def test_device_and_threads_reach_the_pipeline(illume, fake, tmp_path):
     illume("draw", "b", "a", "-o", tmp_path / "o.png", "--device", "cuda", "--threads", 3, "--no-verify")
     assert fake.loaded == {"bundle": "b", "device": "cuda", "threads": 3, "verify": False}

@@ -67,7 +67,16 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
 
 def options_given(args: argparse.Namespace) -> dict[str, float | str]:
     """The sampling options of the command line that were given: with prompt and seed they give the picture again."""
-    pictures = ("n", "size", "quality", "steps", "guidance", "diffusion_guidance", "repetition_penalty")
+    pictures = (
+        "n",
+        "size",
+        "quality",
+        "steps",
+        "guidance",
+        "diffusion_guidance",
+        "repetition_penalty",
+        "double_sampling",
+    )
     names = (*pictures, "temperature", "top_k", "top_p", "min_p")
     given = {name: getattr(args, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None}

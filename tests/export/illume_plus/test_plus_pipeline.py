@@ -25,6 +25,7 @@ from illume_runtime.manifest import manifest_from_json
 from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
 from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
+from illume_runtime.sampling import filtered
 from illume_runtime.schedule import TokenRun
 from illume_runtime.solver import solver_table
 from illume_runtime.stages import Stages
@@ -190,6 +191,42 @@ def test_distributions_are_filtered_as_the_reference_does(
             np.testing.assert_allclose(got, expected / expected.sum(), atol=1e-5)
             compared += 1
     assert compared == 4  # the other steps are forced
+
+
+@pytest.mark.parametrize("setting", ["s1", "s2"])
+def test_double_sampling_filters_as_the_reference_does_behind_its_own_filters(
+    pipeline: Pipeline, golden: dict[str, np.ndarray], setting: str
+) -> None:
+    again = {"temperature": 0.7, "top_k": 20, "top_p": 0.8} if setting == "s1" else {"top_k": 2048, "top_p": 0.95}
+    tokens, fewer = golden["draw_tokens"].astype(np.int64), 0
+    for number, step in enumerate(golden["steps"].tolist()):
+        for level in (0, 1):
+            segment = pipeline.bundle.vocabulary.segment(f"level{level}")
+            if not segment.start <= tokens[step] < segment.end:
+                continue
+            ids = slice(segment.start, segment.end)
+            cond = repetition_penalty(golden["cond_logits"][number, ids], tokens[:step] - segment.start, PENALTY)
+            uncond = golden["uncond_logits"][number, ids]
+            logits = (uncond + np.float32(2) * (cond - uncond))[None]
+            got = probabilities(filtered(logits, params(setting, level)), SampleParams.broadcast(1, **again))[0]
+            scores = golden[f"{setting}_final"][number, ids].astype(np.float64)
+            expected = np.exp(scores - scores.max())
+            np.testing.assert_allclose(got, expected / expected.sum(), atol=1e-5)
+            fewer += (got > 0).sum() < (probabilities(logits, params(setting, level)) > 0).sum()
+    assert bool(fewer) is (setting == "s1")  # of the second setting the first time left nothing to be filtered
+
+
+def test_double_sampling_holds_the_second_level_to_the_first_one_s_filters(pipeline: Pipeline) -> None:
+    options = {"temperature": 1.0, "top_k": 1, "top_k_level1": 50, "guidance": 1.0, "quality": "draft", "seed": 3}
+    once, twice = (
+        pipeline.draw("a", size="256x256", sampling=ImageSampling(**options, double_sampling=double))[0].codes
+        for double in (False, True)
+    )
+    np.testing.assert_array_equal(once[0], twice[0])
+    greedy = ImageSampling(**{**options, "temperature": 0.0})
+    (likeliest,) = pipeline.draw("a", size="256x256", sampling=greedy)
+    np.testing.assert_array_equal(twice[1], likeliest.codes[1])  # one token is left of each draw
+    assert (once[1] != twice[1]).any()
 
 
 def test_the_second_level_has_sampling_of_its_own() -> None:
