@@ -17,7 +17,7 @@ from illume_runtime.prompting import check_context
 from illume_runtime.requests import PictureRequest, batches, token_batches
 from illume_runtime.results import Cancel, OnPreview, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling, with_defaults
-from illume_runtime.schedule import Codes, Schedule
+from illume_runtime.schedule import Codes, Schedule, num_places
 
 
 def pictures_of_requests(
@@ -90,7 +90,8 @@ def _token_request(model: Model, request: PictureRequest, number: int) -> TokenR
     prompt = request.prompt
     rows = (model.embeds(prompt.conditional, request.seen), model.embeds(prompt.unconditional, request.seen))
     longest = max(map(len, rows))
-    check_context(longest, request.schedule.num_tokens, model.bundle.model.max_context, "the picture")
+    places = [num_places(one.block) for one in request.seen]
+    check_context(longest, request.schedule.num_tokens, model.bundle.model.max_context, "the picture", places)
     return TokenRequest(request.schedule, *rows, number, prompt.constant)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.conversation import conversation_from_messages
-from illume_runtime.describing import answers_about, answers_or_picture
+from illume_runtime.describing import answers_about, answers_or_picture, full_text_sampling
 from illume_runtime.errors import UsageError
 from illume_runtime.images import Source
 from illume_runtime.model import model_from_stages
@@ -25,7 +25,7 @@ from illume_runtime.prompts import UserTurn, with_tag
 from illume_runtime.request_lock import RequestLock
 from illume_runtime.requests import PictureRequest, check_pairs, checked_count, opened
 from illume_runtime.results import Answer, Cancel, OnPreview, OnProgress, OnText, Picture, Progress, Reply
-from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
+from illume_runtime.sampling import ImageSampling, TextSampling
 from illume_runtime.session import OpenSession, session_from_stage
 from illume_runtime.stages import Stages
 from illume_runtime.trace import NULL_TRACER, Tracer
@@ -244,7 +244,7 @@ class Pipeline:
         with self.tracer.span("tokenize"):
             guided = model.writer.chat(turns)
         sources = opened(images)
-        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
+        full = full_text_sampling(model, sampling, [guided.conditional], [sources])
         with self._lock.request():
             seen = model.vision.understood(sources) if sources else []
             row, pictures = model.embeds(guided.conditional, seen), {schedule.tag: schedule for schedule in schedules}
@@ -267,11 +267,10 @@ class Pipeline:
         cancel: Cancel | None,
     ) -> list[Answer]:
         check_pairs(images, questions, "questions")
-        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
         with self.tracer.span("tokenize"):
             prompts = [self._model.writer.describe(question) for question in questions]
         with self._lock.request():
-            return answers_about(self._model, images, prompts, full, on_text=on_text, cancel=cancel)
+            return answers_about(self._model, images, prompts, sampling, on_text=on_text, cancel=cancel)
 
     def _pictures(
         self,

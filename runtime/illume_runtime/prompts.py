@@ -36,9 +36,9 @@ class Prompt:
         """How many places for pictures it has."""
         return sum(isinstance(part, PictureSlot) for part in self.parts)
 
-    def num_tokens(self, num_input_tokens: int) -> int:
-        """Places that it takes in the context, if a picture takes `num_input_tokens`."""
-        return sum(len(part.ids) if isinstance(part, TokenRun) else num_input_tokens for part in self.parts)
+    def num_tokens(self, num_places: Sequence[int]) -> int:
+        """Places that it takes in the context, where picture number i takes `num_places[i]`."""
+        return sum(len(part.ids) if isinstance(part, TokenRun) else num_places[part.index] for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def test_describe(writer, run):
     prompt = writer.describe("how many?")
     assert prompt.parts == (run(BEGIN, USER, "how many?"), PictureSlot(0), run(ASSISTANT))
     assert prompt.num_pictures == 1
-    assert prompt.num_tokens(70) == 2 + 9 + 70 + 1
+    assert prompt.num_tokens([70]) == 2 + 9 + 70 + 1
 
 
 def test_describe_without_a_question_asks_the_default(writer, run):

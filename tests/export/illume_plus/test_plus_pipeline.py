@@ -20,13 +20,14 @@ from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
 from illume_runtime.consistency import check_consistency
 from illume_runtime.decoder import TokenEngine
+from illume_runtime.describing import full_text_sampling
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.manifest import manifest_from_json
 from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
 from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
 from illume_runtime.sampling import filtered
-from illume_runtime.schedule import TokenRun
+from illume_runtime.schedule import EmbedRun, TokenRun, num_places
 from illume_runtime.solver import solver_table
 from illume_runtime.stages import Stages
 from illume_runtime.trace import NULL_TRACER, Tracer
@@ -380,9 +381,46 @@ def test_an_illegal_size_shows_the_legal_ones(pipeline: Pipeline) -> None:
         pipeline.draw("a", size="640x384")
 
 
-def test_a_strip_is_refused(pipeline: Pipeline) -> None:
-    with pytest.raises(UsageError, match="it is too narrow, crop it"):
-        pipeline.describe(Image.new("RGB", (9000, 20)), "?")
+STRIPS = [(36_864, 16), (16, 36_848), (4112, 100), (9000, 20), (20_000, 1)]
+
+
+@pytest.mark.parametrize("size", STRIPS, ids=str)
+def test_a_picture_beyond_the_limits_of_shape_is_refused_before_anything_is_run(
+    pipeline: Pipeline, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stages, "run", lambda *args, **kwargs: pytest.fail("a stage was run"))
+    with pytest.raises(
+        UsageError, match=r"pixels, which become \d+x\d+; expected sides of 16 to 4096: it is too narrow"
+    ):
+        pipeline.describe(Image.new("RGB", size), "?")
+
+
+@pytest.mark.parametrize("size", [(4096, 144), (144, 4096), (4103, 20), (3, 400), (1, 1)], ids=str)
+def test_a_picture_at_the_limits_of_shape_is_seen(pipeline: Pipeline, size: tuple[int, int]) -> None:
+    vision = pipeline._model.vision
+    (seen,) = vision.understood([Image.new("RGB", size)])
+    assert vision.num_places(Image.new("RGB", size)) == num_places(seen.block)
+    assert len(seen.embeds) == sum(run.count for run in seen.block if isinstance(run, EmbedRun))
+
+
+def test_two_pictures_too_many_for_the_context_are_refused_before_they_are_encoded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stages, "run", lambda *args, **kwargs: pytest.fail("a stage was run"))
+    photo = Image.new("RGB", (1500, 1500))
+    message = r"has 62\d\d tokens, 6228 of them for 2 pictures, and .* the context holds 4096; leave a picture out"
+    with pytest.raises(UsageError, match=message):
+        pipeline.chat([{"role": "user", "content": ["Which is larger?", photo, photo]}])
+    with pytest.raises(UsageError, match=r"3114 of them for 1 picture, and the answer needs up to 1024, .* smaller"):
+        pipeline.describe(photo, "?", sampling=TextSampling(max_tokens=1024))
+
+
+def test_a_large_picture_is_answered_in_what_the_context_holds(pipeline: Pipeline) -> None:
+    model, photo = pipeline._model, Image.new("RGB", (1500, 1500))
+    prompt = model.writer.describe("?")
+    full = full_text_sampling(model, None, [prompt], [[photo]])
+    assert full.max_tokens == 4096 - prompt.num_tokens([3114]) < 1024
+    assert full_text_sampling(model, None, [prompt], [[picture("square")]]).max_tokens == 1024
 
 
 def test_a_prompt_beyond_the_context_is_refused(pipeline: Pipeline) -> None:
