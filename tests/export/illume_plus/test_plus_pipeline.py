@@ -395,7 +395,7 @@ def test_a_picture_beyond_the_limits_of_shape_is_refused_before_anything_is_run(
         pipeline.describe(Image.new("RGB", size), "?")
 
 
-@pytest.mark.parametrize("size", [(4096, 144), (144, 4096), (4103, 20), (3, 400), (1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(4096, 144), (4103, 20), (3, 400), (1, 1)], ids=str)
 def test_a_picture_at_the_limits_of_shape_is_seen(pipeline: Pipeline, size: tuple[int, int]) -> None:
     vision = pipeline._model.vision
     (seen,) = vision.understood([Image.new("RGB", size)])
