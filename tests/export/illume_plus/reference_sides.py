@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from plus_checkpoint import DATA
 
+from illume_export.families.illume_plus import folders_in, plus_from_folders
 from illume_export.families.illume_plus.eager import EagerPipeline
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_runtime.pipeline import Pipeline
@@ -16,6 +21,7 @@ from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import PictureSlot, Prompt
 
 Array = np.ndarray
+Arrays = dict[str, np.ndarray]
 PICTURE_ID = -200
 
 
@@ -88,3 +94,34 @@ def sequence(side: Side, ids: Sequence[int], image: Image.Image | None, more: Se
     else:
         parts = [side.embed(ids)]
     return np.concatenate([*parts, side.embed(more)] if len(more) else parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Arrays by `file/name`, prompts, and the model on both sides."""
+
+    arrays: Arrays
+    prompts: dict[str, list[int]]
+    pipeline: Pipeline
+    sides: dict[str, Side]
+
+
+def setup_of(arrays: Arrays, prompts: Path, checkpoint: Path, bundle: Path) -> Setup:
+    pipeline = Pipeline.load(bundle, threads=1)
+    torch_side = TorchSide(plus_from_folders(folders_in(checkpoint)), (bundle / "tokenizer.json").read_text())
+    ids = {name: case["ids"] for name, case in json.loads(prompts.read_text()).items()}
+    return Setup(arrays, ids, pipeline, {"torch": torch_side, "onnx": OnnxSide(pipeline)})
+
+
+def picture(name: str) -> Image.Image:
+    return Image.open(DATA / f"{name}.png").convert("RGB")
+
+
+def anchored(setup: Setup, name: str) -> Image.Image:
+    """As it is drawn again: padded."""
+    image: Image.Image = setup.pipeline._model.vision._anchored(picture(name))  # type: ignore[attr-defined]
+    return image
+
+
+def close(got: np.ndarray, expected: np.ndarray, *, atol: float, rtol: float = 1e-4) -> None:
+    np.testing.assert_allclose(got, expected, atol=atol, rtol=rtol)

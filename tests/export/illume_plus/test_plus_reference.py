@@ -6,61 +6,16 @@ need ILLUME_REFERENCE. Tolerances are at most those of the reference's manifest.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 from plus_checkpoint import DATA
-from reference_sides import OnnxSide, Side, TorchSide, sequence
+from reference_sides import Setup, Side, anchored, close, picture, sequence
 
-from illume_export.families.illume_plus import folders_in, plus_from_folders
 from illume_kernels.oracle import repetition_penalty
-from illume_runtime.cli.main import main
-from illume_runtime.pipeline import Pipeline
 
-Arrays = dict[str, np.ndarray]
 PENALTY, GUIDANCE = 1.05, 2.0
 LOGITS = {"atol": 1e-3, "rtol": 1e-4}
 SIZE = "256x256"
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """Arrays by `file/name`, prompts, and the model on both sides."""
-
-    arrays: Arrays
-    prompts: dict[str, list[int]]
-    pipeline: Pipeline
-    sides: dict[str, Side]
-
-
-def setup_of(arrays: Arrays, prompts: Path, checkpoint: Path, bundle: Path) -> Setup:
-    pipeline = Pipeline.load(bundle, threads=1)
-    torch_side = TorchSide(plus_from_folders(folders_in(checkpoint)), (bundle / "tokenizer.json").read_text())
-    ids = {name: case["ids"] for name, case in json.loads(prompts.read_text()).items()}
-    return Setup(arrays, ids, pipeline, {"torch": torch_side, "onnx": OnnxSide(pipeline)})
-
-
-@pytest.fixture(scope="module")
-def committed(published_folder: Path, published_bundle: Path) -> Setup:
-    with np.load(DATA / "stages.npz") as arrays:
-        return setup_of(dict(arrays), DATA / "prompts.json", published_folder, published_bundle)
-
-
-@pytest.fixture(scope="module")
-def whole(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    bundle = tmp_path_factory.mktemp("reference") / "reference.bundle"
-    parts = (("--mllm", "mllm"), ("--tokenizer", "dualvitok"), ("--decoder", "sdxl_decoder"))
-    words = [word for option, name in parts for word in (option, str(reference / name))]
-    assert main(["export", *words, "-o", str(bundle)]) == 0
-    arrays: Arrays = {}
-    for path in sorted((reference / "golden").glob("*.npz")):
-        with np.load(path) as file:
-            arrays |= {f"{path.name[0]}/{name}": file[name] for name in file}
-    return setup_of(arrays, reference / "golden" / "prompts.json", reference, bundle)
 
 
 @pytest.fixture(params=["committed", "whole"])
@@ -72,20 +27,6 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 @pytest.fixture(params=["torch", "onnx"])
 def side(request: pytest.FixtureRequest, setup: Setup) -> Side:
     return setup.sides[request.param]
-
-
-def picture(name: str) -> Image.Image:
-    return Image.open(DATA / f"{name}.png").convert("RGB")
-
-
-def anchored(setup: Setup, name: str) -> Image.Image:
-    """As it is drawn again: padded."""
-    image: Image.Image = setup.pipeline._model.vision._anchored(picture(name))  # type: ignore[attr-defined]
-    return image
-
-
-def close(got: np.ndarray, expected: np.ndarray, *, atol: float, rtol: float = 1e-4) -> None:
-    np.testing.assert_allclose(got, expected, atol=atol, rtol=rtol)
 
 
 def margins(scores: np.ndarray) -> np.ndarray:
@@ -233,6 +174,36 @@ def check_margins(
         close(margins(scores), expected[steps], atol=3e-3)
         compared += len(steps)
     assert compared == 9 * 9 + 16 * 16
+
+
+@pytest.mark.parametrize("name", ["s1", "s2"])
+def test_sampled_scores(whole: Setup, name: str) -> None:
+    """The committed ones are filtered anew in `test_plus_pipeline.py`; they are these."""
+    with np.load(DATA / "tokens.npz") as arrays:
+        for what in ("processed", "final"):
+            np.testing.assert_array_equal(arrays[f"{name}_{what}"], whole.arrays[f"6/{name}_{what}"])
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("", GUIDANCE), ("cfg1_", 1.0)])
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_margins_of_an_edit(whole: Setup, kind: str, name: str, guidance: float) -> None:
+    side, image = whole.sides[kind], anchored(whole, "landscape")
+    tokens = whole.arrays[f"7/{name}tokens"][:1000].astype(np.int64)
+    expected = whole.arrays[f"7/{name}margins"][:1000]
+    cond, uncond = (
+        side.logits(sequence(side, whole.prompts[f"edit_{branch}"], image, tokens[:-1]))[-len(tokens) :]
+        for branch in ("cond", "uncond")
+    )
+    for level in (0, 1):
+        segment = whole.pipeline.bundle.vocabulary.segment(f"level{level}")
+        columns = slice(segment.start, segment.end)
+        (steps,) = np.nonzero((tokens >= segment.start) & (tokens < segment.end))
+        seen = np.array([np.pad(tokens[:k], (0, len(tokens) - k), constant_values=-1) for k in steps]) - segment.start
+        given = repetition_penalty(cond[steps, columns], seen, PENALTY)
+        scores = uncond[steps, columns] + guidance * (given - uncond[steps, columns])
+        sure = expected[steps] > 1e-3
+        np.testing.assert_array_equal(scores.argmax(axis=1)[sure], tokens[steps][sure] - segment.start)
+        close(margins(scores), expected[steps], atol=3e-3)
 
 
 def test_the_other_chain_of_the_reference_draws_the_same(setup: Setup) -> None:
