@@ -79,6 +79,25 @@ def test_the_model_may_draw_in_a_chat(pipeline, slow, pictures, with_picture):
     assert reply.picture.codes[0].ravel().tolist() == slow.codes(ids)
 
 
+def test_a_picture_that_the_model_drew_in_a_chat_re_enters_it(pipeline, slow, pictures):
+    turns = [("user", "a star", pictures[0])]
+    messages = [said("user", "a star", pictures[0])]
+    hot = TextSampling(temperature=100.0, seed=seed_that_draws(slow, *turns), max_tokens=4)
+    drawn = pipeline.chat(messages, sampling=hot, image_sampling=DRAWING).picture
+    turns += [("assistant", pipeline._model.schedule.tokens_of(drawn.codes).tolist())]
+    messages += [said("assistant", drawn)]
+    answers = []
+    for text in ("what is it?", "and the color?"):
+        turns += [("user", text)]
+        messages += [said("user", text)]
+        reply = pipeline.chat(messages, sampling=GREEDY)
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
+        answers.append(reply.text)
+        turns += [("assistant", "yes")]
+        messages += [said("assistant", "yes")]
+    assert answers[0]
+
+
 def test_a_picture_drawn_in_a_chat_has_the_size_of_the_last_picture_shown(pipeline, slow, pictures):
     wide = Image.fromarray(pictures[0]).resize((60, 30))
     fitted = np.asarray(fit(wide, (96, 96), resample="bicubic", pad_color=(255, 255, 255)))

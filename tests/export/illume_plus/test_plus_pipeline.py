@@ -25,7 +25,7 @@ from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.manifest import manifest_from_json
 from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress, TextSampling
 from illume_runtime.prompting import embeds_of_prompt
-from illume_runtime.prompts import AnswerTurn, Prompt, UserTurn
+from illume_runtime.prompts import Prompt
 from illume_runtime.sampling import filtered
 from illume_runtime.schedule import EmbedRun, TokenRun, num_places
 from illume_runtime.solver import solver_table
@@ -426,26 +426,6 @@ def test_a_large_picture_is_answered_in_what_the_context_holds(pipeline: Pipelin
 def test_a_prompt_beyond_the_context_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(UsageError, match="the picture needs up to 1404, but the context holds 4096"):
         pipeline.draw("word " * 3000, sampling=GREEDY)
-
-
-def test_drawn_pictures_re_enter_a_conversation_as_tokens_behind_their_tag(pipeline: Pipeline) -> None:
-    (drawn,) = pipeline.draw("a", size="256x256", sampling=GREEDY)
-    reply = pipeline.chat(
-        [
-            {"role": "user", "content": ["draw it"]},
-            {"role": "assistant", "content": [drawn]},
-            {"role": "user", "content": ["and now?"]},
-        ],
-        sampling=TextSampling(temperature=0.0, max_tokens=3),
-    )
-    assert reply.picture is None
-    schedule = pipeline._model.schedules["256x256"]
-    run = TokenRun((*schedule.tag, *schedule.tokens_of(drawn.codes).tolist()))
-    prompt = pipeline._model.writer.chat([UserTurn("draw it"), AnswerTurn(run), UserTurn("and now?")]).conditional
-    (only,) = prompt.parts
-    assert isinstance(only, TokenRun)
-    text = ",".join(map(str, only.ids))
-    assert ",".join(map(str, run.ids)) in text
 
 
 def test_a_solver_that_does_not_end_as_the_scheduler_says_is_refused(published_bundle: Path) -> None:
