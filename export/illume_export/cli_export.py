@@ -9,26 +9,18 @@ from typing import Any
 
 from illume_export.bundle_from_plan import StageResult, bundle_from_plan
 from illume_export.checkpoint import Checkpoint
-from illume_export.families import family_from_folder, family_of_parts
+from illume_export.cli_checkpoint import add_checkpoint, checkpoint_from_args
 from illume_export.plan import Plan, plan_from_checkpoint
 from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import megabytes, table
-from illume_runtime.errors import UsageError
 from illume_runtime.typed_json import json_from_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder with config.json and model.safetensors"
-    )
-    parser.add_argument("--mllm", metavar="DIR", help="ILLUME+: folder of the language model, instead of CHECKPOINT")
-    parser.add_argument("--tokenizer", metavar="DIR", help="ILLUME+: folder of the vision tokenizer, DualViTok")
-    parser.add_argument(
-        "--decoder", metavar="DIR", help="ILLUME+: folder of the diffusion decoder; without: draft only"
-    )
+    add_checkpoint(parser)
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--stages", metavar="A,B", help="build only these; the others are kept, if they are there")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes, and stop")
@@ -42,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     start = monotonic()
     output = Path(args.output)
     only = [name.strip() for name in args.stages.split(",")] if args.stages is not None else []
-    checkpoint = _checkpoint(args)
+    checkpoint = checkpoint_from_args(args)
     plan = plan_from_checkpoint(checkpoint, output, only=only, force=args.force)
     if args.dry_run:
         print_result(args, plan_data(checkpoint, plan), plan_text(plan))
@@ -70,23 +62,6 @@ def run(args: argparse.Namespace) -> int:
     }
     print_result(args, data, f"{output}: {len(results)} stages, {megabytes(num_bytes)}, {seconds:.1f} s")
     return 0
-
-
-def _checkpoint(args: argparse.Namespace) -> Checkpoint:
-    parts = [args.mllm, args.tokenizer, args.decoder]
-    if args.checkpoint is not None and any(parts):
-        raise UsageError("CHECKPOINT and --mllm, --tokenizer, --decoder exclude each other; give one or the others")
-    if args.checkpoint is None and (args.mllm is None or args.tokenizer is None):
-        raise UsageError("expected CHECKPOINT, or both --mllm and --tokenizer (and --decoder, if there is one)")
-    found: Checkpoint
-    if args.checkpoint is not None:
-        folder = Path(args.checkpoint)
-        found = family_from_folder(folder).checkpoint_from_folder(folder)
-    else:
-        family = family_of_parts()
-        folders = family.Folders(*(Path(part) if part is not None else None for part in parts))
-        found = family.checkpoint_from_folders(folders)
-    return found
 
 
 def result_line(result: StageResult) -> str:

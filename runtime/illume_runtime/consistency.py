@@ -170,6 +170,8 @@ def _check_noise(scheduler: Scheduler | NoiseScheduler) -> None:
         raise InvalidBundleError(
             f"scheduler.beta_start: got {scheduler.beta_start} to {scheduler.beta_end}, expected them between 0 and 1"
         )
+    if isinstance(scheduler, NoiseScheduler) and scheduler.solver == "dpmpp_2m" and scheduler.final_sigma != "zero":
+        raise InvalidBundleError("scheduler.final_sigma: got 'first', expected 'zero', where dpmpp_2m ends")
     known = solvers_of(scheduler)
     if scheduler.solver not in known:
         raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(known)}")

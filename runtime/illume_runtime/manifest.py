@@ -249,7 +249,7 @@ class NoiseScheduler:
 
     Square roots of beta are spaced evenly from `beta_start` to `beta_end`. Latents are [channels, rows, columns], with
     rows and columns `latents_per_code` times those of the last level's codes. `size_ids` are the numbers by which the
-    model knows the resolutions.
+    model knows the resolutions. The last step ends at no noise, or at the `first` level of the training.
     """
 
     num_train_steps: int
@@ -262,6 +262,7 @@ class NoiseScheduler:
     size_ids: Mapping[str, int]
     default_steps: int
     max_steps: int
+    final_sigma: Literal["zero", "first"] = "zero"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,14 @@ def family_from_folder(folder: Path) -> ModuleType:
     name = json_object_from_file(path).get("model_type")
     if name not in FAMILIES:
         raise InvalidCheckpointError(f"{path}: model_type is {name!r}, expected one of {', '.join(FAMILIES)}")
+    return family_of(name)
+
+
+def family_of(name: str) -> ModuleType:
+    """The package of a family."""
     return importlib.import_module(FAMILIES[name])
 
 
 def family_of_parts() -> ModuleType:
     """The package of the family whose checkpoint is several folders: `checkpoint_from_folders(Folders)`."""
-    return importlib.import_module(FAMILIES[PARTED])
+    return family_of(PARTED)

@@ -25,6 +25,7 @@ from illume_export.families.illume_plus.parts import (
     language_model_from_json,
     tokenizer_from_folder,
 )
+from illume_export.families.illume_plus.roles import MODEL_TYPE, check_roles
 from illume_export.families.illume_plus.vocabulary import vocabulary_from_file
 from illume_export.json_object import json_object_from_file
 from illume_export.models import LanguageModelConfig
@@ -32,7 +33,6 @@ from illume_export.models.language_model import rope_tables
 from illume_export.weights import Weights, weights_from_folder
 from illume_runtime.errors import InvalidCheckpointError
 
-MODEL_TYPE = "illume_qwen2"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 IGNORED = {
     "mllm": (r"rotary_emb\.inv_freq$",),
@@ -57,6 +57,11 @@ class Folders:
     mllm: Path
     tokenizer: Path
     decoder: Path | None = None
+
+    def by_role(self) -> dict[str, Path]:
+        """The folders that there are, by the part that they stand for."""
+        found = {"mllm": self.mllm, "tokenizer": self.tokenizer, "decoder": self.decoder}
+        return {role: folder for role, folder in found.items() if folder is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ def config_from_folders(folders: Folders) -> PlusConfig:
 
 
 def _checked(folders: Folders) -> tuple[PlusConfig, list[_Part]]:
+    check_roles(folders.by_role())
     path = folders.mllm / "config.json"
     data = json_object_from_file(path)
     if data.get("model_type") != MODEL_TYPE:
@@ -159,6 +165,8 @@ def _matched(folders: Folders, config: PlusConfig) -> list[_Part]:
     for name, folder in places.items():
         weights = weights_from_folder(folder)
         _check_role(name, weights)
+        if name == "mllm":
+            _check_width(weights, config.language_model.hidden_size)
         prefix = "language_model." if name == "mllm" else ""
         expected = _expected_shapes(name, config)
         optional = (HEAD,) if config.language_model.tie_word_embeddings else ()
@@ -189,6 +197,17 @@ def _check_role(name: str, weights: Weights) -> None:
         raise InvalidCheckpointError(
             f"{weights.folder}: holds the weights of {' and '.join(held)}, expected those of {name}; "
             "check which folder stands for --mllm, --tokenizer and --decoder"
+        )
+
+
+def _check_width(weights: Weights, width: int) -> None:
+    """Raise where tensors are those of a model of another width: one error instead of one fault per tensor."""
+    ends = (EMBEDDING, "input_layernorm.weight", "model.norm.weight")
+    found = {t.shape[-1] for t in weights.tensors.values() if t.shape and bare_name(t.name).endswith(ends)}
+    if found - {width}:
+        raise InvalidCheckpointError(
+            f"{weights.folder}: holds layers of the widths {sorted(found)}, config.json says {width}: files of models "
+            "of different sizes are mixed (3B is 2048 wide, 7B is 3584); copy all files of one again"
         )
 
 

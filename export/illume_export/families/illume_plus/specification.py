@@ -185,4 +185,5 @@ def _scheduler(config: PlusConfig) -> dict[str, Any]:
         "size_ids": {size.name: size.size_id for size in SIZES},
         "default_steps": DIFFUSION_STEPS,
         "max_steps": MAX_STEPS,
+        "final_sigma": noise.final_sigma,
     }
