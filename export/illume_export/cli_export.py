@@ -9,7 +9,7 @@ from typing import Any
 
 from illume_export.bundle_from_plan import StageResult, bundle_from_plan
 from illume_export.checkpoint import Checkpoint
-from illume_export.families import family_from_folder, family_of_parts
+from illume_export.families import family_from_folder, family_of_parts, random_checkpoint
 from illume_export.plan import Plan, plan_from_checkpoint
 from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, example
@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", metavar="DIR", help="ILLUME+: folder of the vision tokenizer, DualViTok")
     parser.add_argument(
         "--decoder", metavar="DIR", help="ILLUME+: folder of the diffusion decoder; without: draft only"
+    )
+    parser.add_argument(
+        "--random-weights", metavar="MODEL", help="random weights in the size of illume-plus-3b or illume-plus-7b"
     )
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--stages", metavar="A,B", help="build only these; the others are kept, if they are there")
@@ -74,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint:
     parts = [args.mllm, args.tokenizer, args.decoder]
+    if args.random_weights is not None:
+        if args.checkpoint is not None or any(parts):
+            raise UsageError("--random-weights takes no checkpoint; leave out one of the two")
+        return random_checkpoint(args.random_weights)
     if args.checkpoint is not None and any(parts):
         raise UsageError("CHECKPOINT and --mllm, --tokenizer, --decoder exclude each other; give one or the others")
     if args.checkpoint is None and (args.mllm is None or args.tokenizer is None):

@@ -78,7 +78,7 @@ class TokenEngine:
         with self._stages.span(
             f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
         ):
-            np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
+            bound.embeds[:] = self._embedding[tokens]  # float32, whatever the table's type
             np.add(self._lengths[:, None], bound.offsets, out=bound.positions)
             bound.run.run()
         self._lengths += num_new

@@ -272,7 +272,7 @@ class Manifest:
     schema_version: int
     family: str
     name: str
-    precision: Literal["float32", "int8"]
+    precision: Literal["float32", "float16", "bfloat16", "int8"]
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
     stages: Mapping[str, StageSpec]
@@ -283,7 +283,7 @@ class Manifest:
     prompts: Prompts
     preprocessing: Preprocessing | AnySizePreprocessing
     scheduler: Scheduler | NoiseScheduler
-    quantization: Quantization | None = None  # None exactly where the precision is float32
+    quantization: Quantization | None = None  # there exactly where the precision is int8
 
 
 def manifest_from_json(data: Any) -> Manifest:
