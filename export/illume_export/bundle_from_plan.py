@@ -65,9 +65,7 @@ def bundle_from_plan(
         for done, planned in enumerate(wanted):
             on_stage(planned.stage.name, done, len(wanted))
             result = (
-                _built(planned, folder, checkpoint.precision)
-                if planned.action == "build"
-                else _reused(planned, plan, folder)
+                _built(planned, folder, checkpoint) if planned.action == "build" else _reused(planned, plan, folder)
             )
             on_result(result)
             results.append(result)
@@ -102,14 +100,14 @@ def tools() -> dict[str, str]:
     }
 
 
-def _built(planned: PlannedStage, folder: Path, precision: str) -> StageResult:
+def _built(planned: PlannedStage, folder: Path, checkpoint: Checkpoint) -> StageResult:
     start = monotonic()
     stage = planned.stage
     name = f"stages/{stage.name}.onnx"
     path = folder / name
     model, weights = onnx_from_stage(stage)
     beside = planned.weight_bytes > MAX_INLINE_BYTES
-    num_bytes = store_weights(model, weights, path, precision, beside=beside)
+    num_bytes = store_weights(model, weights, path, checkpoint.precision, beside=beside)
     onnx.checker.check_model(path)
     spec = StageSpec(
         name=stage.name,
@@ -121,7 +119,7 @@ def _built(planned: PlannedStage, folder: Path, precision: str) -> StageResult:
         params=planned.params,
         flops=stage.flops,
         source_sha256=planned.source_sha256,
-        parity=parity_of(stage, path),
+        parity=parity_of(stage, path) if checkpoint.compared else None,
     )
     return StageResult(spec, "built", monotonic() - start, _file_bytes(folder, spec))
 

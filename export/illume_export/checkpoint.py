@@ -31,3 +31,4 @@ class Checkpoint:
     tables: Mapping[str, Tensor]
     files: Mapping[str, bytes]
     precision: Precision = "float32"
+    compared: bool = True  # each graph with PyTorch before it is accepted; both sides take float32 weights in memory

@@ -33,11 +33,8 @@ def run_from_onnx(file: Path, *, threads: int = 0) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay where they are mapped
     options.log_severity_level = 3  # errors; unbound caches are copied here, and each copy would be remarked upon
-    session = onnxruntime.InferenceSession(
-        file, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
-    )
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: Arrays) -> dict[str, np.ndarray]:

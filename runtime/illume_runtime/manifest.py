@@ -57,7 +57,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One graph: its file, its borders and what it costs."""
+    """One graph: its file, its borders and what it costs. `parity` is None where it was not compared."""
 
     name: str = field(metadata={"from_key": True})
     file: str
@@ -68,7 +68,7 @@ class StageSpec:
     params: int
     flops: Flops
     source_sha256: str
-    parity: Parity
+    parity: Parity | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,7 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # Merging equal Q/DQ pairs makes quantized products fall back to float; moving pairs past reshapes writes nodes that the
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
-# What keeps weights where they are mapped from disk: nothing is folded, cast or packed into memory while loading.
-MAPPED_OPTIMIZERS, MAPPED_CONFIG = ["ConstantFolding"], ("session.disable_prepacking", "1")
+UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
 CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4
 ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
@@ -46,12 +45,12 @@ class OrtSession:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
-        disabled = DISABLED_OPTIMIZERS
         if provider == CPU and not _fits(spec):
-            options.add_session_config_entry(*MAPPED_CONFIG)
-            disabled = [*disabled, *MAPPED_OPTIMIZERS]
+            options.add_session_config_entry(*UNPACKED)
         try:
-            self._session = ort.InferenceSession(path, options, providers=[provider], disabled_optimizers=disabled)
+            self._session = ort.InferenceSession(
+                path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+            )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
         used = self._session.get_providers()
@@ -146,9 +145,9 @@ def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
 
 
 def _fits(spec: StageSpec) -> bool:
-    """Whether a copy of the weights in float32 fits into the memory left; else they stay mapped, in their own type.
+    """Whether a copy of the weights in float32 fits into the memory left: packed for products, they are read faster.
 
-    A copy is read faster: weights in half precision are cast once, and matrices are packed for the product.
+    Weights in half precision are cast while loading in any case: a cast in each call takes longer than the call.
     """
     available = available_memory_bytes()
     return available is None or FLOAT32_BYTES * spec.params <= available

@@ -21,7 +21,7 @@ from illume_export.parity import parity_of
 from illume_export.random_weights import fill_with_random, random_tensor
 from illume_runtime import ort
 from illume_runtime.errors import InvalidCheckpointError, UsageError
-from illume_runtime.manifest import Flops, Parity, StageSpec
+from illume_runtime.manifest import Flops, StageSpec
 
 
 def small_language_model(dtype: torch.dtype = torch.float16) -> LanguageModel:
@@ -73,8 +73,9 @@ def test_digests_tell_values_and_operations_apart() -> None:
     assert a._digest() == random_tensor("a", (4, 4), torch.float16)._digest()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("beside", [True, False], ids=["beside", "inside"])
+@pytest.mark.parametrize(
+    ("dtype", "beside"), [(torch.float16, True), (torch.bfloat16, False), (torch.float32, True)], ids=str
+)
 def test_weights_keep_their_type_and_the_graph_its_numbers(tmp_path: Path, dtype: torch.dtype, beside: bool) -> None:
     model = small_language_model(dtype)
     precision = str(dtype).removeprefix("torch.")
@@ -104,35 +105,30 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
     stage = head_stage(model, "text", 0, 8, lambda: embeds(0, 8))
     bad = torch.full((8, 32), float("nan"))
     stage.module.weight = torch.nn.Parameter(counted(bad)[0])
-    with pytest.raises(InvalidCheckpointError, match=r"NaN or infinity in weight\.T"):
+    with pytest.raises(InvalidCheckpointError, match="NaN or infinity in weight; use"):
         store_weights(*onnx_from_stage(stage), tmp_path / "head.onnx", "float16", beside=False)
 
 
-def test_a_session_maps_weights_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small_language_model()
+@pytest.mark.parametrize(("left", "packs"), [(1023, False), (1024, True)])
+def test_a_session_does_not_copy_weights_that_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, packs: bool
+) -> None:
+    model = small_language_model(torch.float32)
     stage = head_stage(model, "text", 0, 8, lambda: embeds(0, 8))
     path = tmp_path / "head.onnx"
-    store_weights(*onnx_from_stage(stage), path, "float16", beside=True)
-    flops, parity = Flops("row", 1), Parity(0.0, 1.0, 1, "none")
-    spec = StageSpec(stage.name, path.name, 23, stage.inputs, stage.outputs, 512, 256, flops, "", parity)
-    feeds = {"hidden": embeds(1, 2).numpy(), "hidden_uncond": embeds(2, 2).numpy(), "guidance": np.ones(2, np.float32)}
-    copied = ort.cpu_session(path, spec, 1).run(feeds)["logits"]
-    monkeypatch.setattr(ort, "available_memory_bytes", lambda: 1023)
-    asked: list[list[str]] = []
-    make = ort.ort.InferenceSession
-
-    def session(*args: object, disabled_optimizers: list[str], **options: object) -> object:
-        asked.append(disabled_optimizers)
-        return make(*args, disabled_optimizers=disabled_optimizers, **options)
-
-    monkeypatch.setattr(ort.ort, "InferenceSession", session)
-    mapped = ort.cpu_session(path, spec, 1).run(feeds)["logits"]
-    assert "ConstantFolding" in asked[0]
-    assert np.allclose(copied, mapped, atol=1e-6)
+    store_weights(*onnx_from_stage(stage), path, "float32", beside=True)
+    spec = StageSpec(stage.name, path.name, 23, stage.inputs, stage.outputs, 1024, 256, Flops("row", 1), "", None)
+    monkeypatch.setattr(ort, "available_memory_bytes", lambda: left)
+    options = ort.cpu_session(path, spec, 1)._session.get_session_options()
+    if packs:
+        with pytest.raises(RuntimeError, match=ort.UNPACKED[0]):
+            options.get_session_config_entry(ort.UNPACKED[0])
+    else:
+        assert options.get_session_config_entry(ort.UNPACKED[0]) == "1"
 
 
 def test_an_unknown_model_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="no published model 'gpt', expected|known are illume-plus-3b, illume-plus-7b"):
+    with pytest.raises(UsageError, match="no published model 'gpt'; known are illume-plus-3b, illume-plus-7b"):
         random_checkpoint("gpt")
 
 
@@ -163,7 +159,7 @@ print(num_bytes, peak_memory_bytes() - before)
 
 def test_memory_follows_the_largest_tensor_and_not_the_stage(tmp_path: Path) -> None:
     peaks = {}
-    for num_layers in (1, 4):  # of the 3B model's widths
+    for num_layers in (1, 3):  # of the 3B model's widths
         path = tmp_path / f"{num_layers}.onnx"
         words = [sys.executable, "-c", MEASURED, str(num_layers), str(path)]
         out = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
@@ -171,5 +167,5 @@ def test_memory_follows_the_largest_tensor_and_not_the_stage(tmp_path: Path) -> 
         assert num_bytes > num_layers * 150e6
         path.with_name(f"{path.name}.data").unlink()
     largest = 11_008 * 2048 * (4 + 4 + 2)  # a matrix in float32, as it lies, and in half precision
-    assert peaks[4] < 1.3 * largest
-    assert peaks[4] - peaks[1] < 0.25 * largest
+    assert peaks[3] < 1.3 * largest
+    assert peaks[3] - peaks[1] < 0.25 * largest

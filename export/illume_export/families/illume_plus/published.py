@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 
@@ -74,7 +75,10 @@ def published_config(name: str) -> PlusConfig:
 
 
 def random_checkpoint(config: PlusConfig) -> Checkpoint:
-    """A checkpoint of these sizes with random weights of type float16; none of them is in memory."""
+    """A checkpoint of these sizes with random weights of type float16; none of them is in memory.
+
+    Its graphs are those of a real checkpoint, which is compared; these are not, as it takes memory and minutes.
+    """
     with torch.device("meta"):
         model = IllumePlus(config)
     fill_with_random(model, torch.float16)
@@ -84,7 +88,8 @@ def random_checkpoint(config: PlusConfig) -> Checkpoint:
         "tokenizer.json": _tokenizer(config).to_str().encode(),
         "generation_config.json": (json.dumps(generation_from_json({}), indent=2) + "\n").encode(),
     }
-    return checkpoint_from_model(model.eval(), config.name, files, "float16")
+    made = checkpoint_from_model(model.eval(), config.name, files, "float16")
+    return dataclasses.replace(made, compared=False)
 
 
 def _tokenizer(config: PlusConfig) -> Tokenizer:
