@@ -87,6 +87,10 @@ def _evaluated(node: ast.expr, sizes: Mapping[str, int]) -> int:
 def _num_bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     if value.shape is None or value.dtype is None:
         return 0
+    if any(not isinstance(dim, int) and dim.value is None for dim in value.shape):
+        maker = value.producer()
+        if maker is not None and maker.op_type in ("Reshape", "Transpose") and maker.inputs[0] is not None:
+            return _num_bytes(maker.inputs[0], sizes)  # of unknown shape, but as large
     dims = [dim if isinstance(dim, int) else size_of(str(dim.value), sizes) for dim in value.shape]
     return prod(dims) * value.dtype.itemsize.__ceil__()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -67,6 +68,7 @@ def onnx_from_stage(stage: Stage) -> tuple[ir.Model, Weights]:
     weights = {name: tensor for name, tensor in weights.items() if name in model.graph.initializers}
     moved_weights(model, weights)
     bare_graph(model, stage.name)
+    _name_sizes(model, _symbols_of(program.exported_program, stage))
     _name_outputs(model, stage)
     _check(model, stage)
     return model, weights
@@ -78,6 +80,33 @@ def _per_argument(stage: Stage, dynamic: tuple[Mapping[int, object], ...]) -> tu
     has_rest = bool(code.co_flags & 0x04)  # CO_VARARGS
     named = code.co_argcount - 1
     return (*dynamic[:named], dynamic[named:]) if has_rest else dynamic
+
+
+def _symbols_of(program: torch.export.ExportedProgram | None, stage: Stage) -> dict[str, str]:
+    """PyTorch's own symbols of sizes -> what the stage calls them: `s41` -> `Y` where an input has 16 s41 for 16*Y."""
+    assert program is not None
+    names = set(program.graph_signature.user_inputs)
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    found = {}
+    for tensor, spec in zip(inputs, stage.inputs, strict=True):
+        for size, dimension in zip(tensor.shape, spec.shape, strict=True):
+            if isinstance(size, torch.SymInt) and isinstance(dimension, str):
+                factor, name = factor_and_name(dimension)
+                root = size.node.expr / factor
+                found[str(root if root.is_Symbol else size.node.expr)] = name if root.is_Symbol else f"({dimension})"
+    return found
+
+
+def _name_sizes(model: ir.Model, symbols: Mapping[str, str]) -> None:
+    """Call the sizes within the graph as the stage does."""
+
+    def named(match: re.Match[str]) -> str:
+        return symbols.get(match[0], match[0])
+
+    for value in (output for node in model.graph for output in node.outputs):
+        if value.shape is not None:
+            dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+            value.shape = ir.Shape([re.sub(r"\w+", named, dim) if isinstance(dim, str) else dim for dim in dims])
 
 
 def _name_outputs(model: ir.Model, stage: Stage) -> None:
