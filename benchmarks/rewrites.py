@@ -149,11 +149,12 @@ def diffusion_rows(unet: Unet) -> list[str]:
     ]
 
 
-def least_ms(*functions: Callable[[], object], tries: int = 5) -> list[float]:
-    """The least time of each, run in turns."""
-    best = [float("inf")] * len(functions)
+def least_ms(*functions: Callable[[], object]) -> list[float]:
+    """The least time of each, run in turns, at least four times and for two seconds."""
+    best, tries, begin = [float("inf")] * len(functions), 0, perf_counter()
     with torch.inference_mode():
-        for _ in range(tries):
+        while tries < 4 or perf_counter() - begin < 2.0:
+            tries += 1
             for i, function in enumerate(functions):
                 start = perf_counter()
                 function()
