@@ -15,6 +15,7 @@ from illume_export.agreement import Agreement, agreements
 from illume_export.checkpoint import Checkpoint
 from illume_export.cli_checkpoint import add_checkpoint, checkpoint_from_args
 from illume_export.families import family_of
+from illume_export.onnx_weights import stored_array
 from illume_export.parity import max_abs_error, run_from_onnx
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.output import print_result
@@ -98,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _differences_of_tables(bundle: Bundle, checkpoint: Checkpoint) -> list[StageError]:
     found = []
-    for name, array in checkpoint.tables.items():
-        error = max_abs_error(np.asarray(bundle.table(name)), array)
+    for name, tensor in checkpoint.tables.items():
+        error = max_abs_error(np.asarray(bundle.table(name)), stored_array(tensor, checkpoint.precision))
         found.append(StageError(f"table {name}", error, 0.0))
     return found
 

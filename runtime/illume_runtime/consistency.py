@@ -89,10 +89,8 @@ def _check_tables(manifest: Manifest) -> None:
         if not fits:
             wanted = ["any" if size is None else size for size in shape]
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
-        if (
-            name == "token_embedding" and table.dtype != "float32"
-        ):  # rows are taken into the decoder's input as they are
-            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32")
+        if name == "token_embedding" and table.dtype not in ("float32", "float16"):
+            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32 or float16")
 
 
 def _check_stages(manifest: Manifest) -> None:
@@ -131,8 +129,8 @@ def _latent_shape(scheduler: Scheduler | NoiseScheduler) -> Shape:
 
 
 def _check_quantization(manifest: Manifest) -> None:
-    if (manifest.quantization is None) != (manifest.precision == "float32"):
-        raise InvalidBundleError(f"quantization: expected exactly where precision is not float32: {manifest.precision}")
+    if (manifest.quantization is None) != (manifest.precision != "int8"):
+        raise InvalidBundleError(f"quantization: expected exactly where precision is int8: {manifest.precision}")
     unknown = sorted(set(manifest.quantization.stages if manifest.quantization else ()) - set(manifest.stages))
     if unknown:
         raise InvalidBundleError(f"quantization.stages.{unknown[0]}: there is no such stage")

@@ -92,7 +92,7 @@ class TokenEngine:
         with self._stages.span(
             f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
         ):
-            np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
+            bound.embeds[:] = self._embedding[tokens]  # float32, whatever the table's type
             np.add(lengths[:, None], bound.offsets, out=bound.positions)
             if counts is not None:  # the last slot is nobody's own: the last code of a picture is never appended
                 np.minimum(bound.positions, self._slots - 1, out=bound.positions)

@@ -57,7 +57,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One graph: its file, its borders and what it costs."""
+    """One graph: its file, its borders and what it costs. `parity` is None where it was not compared."""
 
     name: str = field(metadata={"from_key": True})
     file: str
@@ -68,7 +68,7 @@ class StageSpec:
     params: int
     flops: Flops
     source_sha256: str
-    parity: Parity
+    parity: Parity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class Manifest:
     schema_version: int
     family: str
     name: str
-    precision: Literal["float32", "int8"]
+    precision: Literal["float32", "float16", "bfloat16", "int8"]
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
     stages: Mapping[str, StageSpec]
@@ -284,7 +284,7 @@ class Manifest:
     prompts: Prompts
     preprocessing: Preprocessing | AnySizePreprocessing
     scheduler: Scheduler | NoiseScheduler
-    quantization: Quantization | None = None  # None exactly where the precision is float32
+    quantization: Quantization | None = None  # there exactly where the precision is int8
 
 
 def manifest_from_json(data: Any) -> Manifest:
