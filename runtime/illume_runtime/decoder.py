@@ -19,6 +19,7 @@ from illume_runtime.errors import InvalidBundleError
 from illume_runtime.memory import check_memory
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
+from illume_runtime.trace import Work
 
 Embeds = NDArray[np.float32]
 SLOT_BLOCK: Final = 64  # slots are allocated in multiples of this
@@ -75,9 +76,12 @@ class TokenEngine:
         """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
-        with self._stages.span(
-            f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
-        ):
+        work = bound.work.get(segment)
+        if work is None:
+            work = bound.work[segment] = self._stages.work(
+                f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
+            )
+        with self._stages.tracer.span_of(work):
             np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
             np.add(self._lengths[:, None], bound.offsets, out=bound.positions)
             bound.run.run()
@@ -92,7 +96,7 @@ class TokenEngine:
         head = self._heads.get((segment, batch))
         if head is None:
             head = self._heads[segment, batch] = _Head(self._stages, segment, batch)
-        with self._stages.span(f"head.{segment}", head.spec, batch, tokens=1):
+        with self._stages.tracer.span_of(head.work):
             head.hidden[:] = hidden[:batch]
             head.hidden_uncond[:] = hidden[batch:] if guided else hidden
             head.guidance[:] = guidance
@@ -141,7 +145,7 @@ class TokenEngine:
 class _Bound:
     """The decoder bound to one cache at one shape."""
 
-    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run")
+    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run", "work")
 
     def __init__(self, stages: Stages, caches: dict[str, Embeds], rows: int, new: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -150,6 +154,7 @@ class _Bound:
         self.offsets = np.arange(new)
         self.cache_bytes = sum(array.nbytes for array in caches.values())
         self.hidden = np.zeros((rows, new, width), np.float32)
+        self.work: dict[str, Work] = {}  # of a step, by segment
         self.run: BoundRun = stages["decoder"].bind(
             {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
             {"hidden": self.hidden, **{f"{name}_out": array for name, array in caches.items()}},
@@ -217,7 +222,7 @@ class _Cache:
 class _Head:
     """A head bound at one batch size."""
 
-    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "spec")
+    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "work")
 
     def __init__(self, stages: Stages, segment: str, batch: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -225,8 +230,9 @@ class _Head:
         self.hidden_uncond = np.zeros((batch, width), np.float32)
         self.guidance = np.ones(batch, np.float32)
         self.logits = np.zeros((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
-        self.spec = stages.bundle.stage(f"head_{segment}")
-        self.run: BoundRun = stages[self.spec.name].bind(
+        spec = stages.bundle.stage(f"head_{segment}")
+        self.work = stages.work(f"head.{segment}", spec, batch, tokens=1)
+        self.run: BoundRun = stages[spec.name].bind(
             {"hidden": self.hidden, "hidden_uncond": self.hidden_uncond, "guidance": self.guidance},
             {"logits": self.logits},
         )
