@@ -15,7 +15,7 @@ from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
-from illume_runtime.trace import Tracer
+from illume_runtime.trace import Tracer, Work
 
 PREVIEW_SCALE = 8  # pixels of the preview per pixel of a code's cell side, at most
 
@@ -50,6 +50,7 @@ def draw_codes(
     numbers = [r.request for r in requests]
     params = [params_of_rows(sampling.of_level(level), numbers) for level in range(len(schedule.grids))]
     chosen = np.zeros((len(requests), len(schedule.steps)), np.int64)
+    works: dict[str, Work] = {}
     hidden: Embeds | None = None
     tokens = np.zeros(len(requests), np.int64)
     for k, step in enumerate(schedule.steps):
@@ -64,7 +65,10 @@ def draw_codes(
             appended[..., 1:] = step.tokens
             hidden = engine.step(appended.reshape(len(rows), -1), step.segment)
         logits = _logits(engine, schedule, k, hidden, guidance, chosen, sampling.repetition_penalty)
-        with tracer.span(f"sample.{step.segment}", num_bytes=logits.nbytes):
+        work = works.get(step.segment)
+        if work is None:
+            work = works[step.segment] = Work(f"sample.{step.segment}", "stage", logits.nbytes, 0, {})
+        with tracer.span_of(work):
             tokens = sample(logits, params[step.level].at_step(k))
             if tokens.min() < 0:
                 raise EngineError(f"head_{step.segment}: no token can be drawn at step {k}; the logits are not finite")
