@@ -8,17 +8,15 @@ from illume_runtime.errors import InvalidBundleError
 from illume_runtime.manifest import (
     MANIFEST_NAME,
     AnySizePreprocessing,
-    ControlPart,
     Manifest,
     NoiseScheduler,
     Preprocessing,
     Scheduler,
-    SlotPart,
-    Template,
     Vocabulary,
 )
 from illume_runtime.schedule import schedule_from_resolution
 from illume_runtime.solver import solvers_of
+from illume_runtime.templates import ControlPart, SlotPart, Template
 
 Shape = tuple[int | str, ...]
 

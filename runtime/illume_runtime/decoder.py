@@ -20,6 +20,7 @@ from illume_runtime.memory import check_memory
 from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
+from illume_runtime.trace import Work
 
 Embeds = NDArray[np.float32]
 SLOT_BLOCK: Final = 64  # slots are allocated in multiples of this
@@ -89,9 +90,12 @@ class TokenEngine:
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
         lengths = self._lengths[:num_rows]
-        with self._stages.span(
-            f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
-        ):
+        work = bound.work.get(segment)
+        if work is None:
+            work = bound.work[segment] = self._stages.work(
+                f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
+            )
+        with self._stages.tracer.span_of(work):
             bound.embeds[:] = self._embedding[tokens]  # float32, whatever the table's type
             np.add(lengths[:, None], bound.offsets, out=bound.positions)
             if counts is not None:  # the last slot is nobody's own: the last code of a picture is never appended
@@ -108,7 +112,7 @@ class TokenEngine:
         head = self._heads.get((segment, batch))
         if head is None:
             head = self._heads[segment, batch] = _Head(self._stages, segment, batch)
-        with self._stages.span(f"head.{segment}", head.spec, batch, tokens=1):
+        with self._stages.tracer.span_of(head.work):
             head.hidden[:] = hidden[:batch]
             head.hidden_uncond[:] = hidden[batch:] if guided else hidden
             head.guidance[:] = guidance
@@ -180,7 +184,7 @@ class TokenEngine:
 class _Bound:
     """The decoder bound to one cache at one shape."""
 
-    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run")
+    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run", "work")
 
     def __init__(self, stages: Stages, caches: dict[str, Embeds], rows: int, new: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -189,6 +193,7 @@ class _Bound:
         self.offsets = np.arange(new)
         self.cache_bytes = sum(array.nbytes for array in caches.values())
         self.hidden = np.zeros((rows, new, width), np.float32)
+        self.work: dict[str, Work] = {}  # of a step, by segment
         self.run: BoundRun = stages["decoder"].bind(
             {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
             {"hidden": self.hidden, **{f"{name}_out": array for name, array in caches.items()}},
@@ -248,7 +253,7 @@ class _Cache:
 class _Head:
     """A head bound at one batch size."""
 
-    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "spec")
+    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "work")
 
     def __init__(self, stages: Stages, segment: str, batch: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -256,8 +261,9 @@ class _Head:
         self.hidden_uncond = np.zeros((batch, width), np.float32)
         self.guidance = np.ones(batch, np.float32)
         self.logits = np.zeros((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
-        self.spec = stages.bundle.stage(f"head_{segment}")
-        self.run: BoundRun = stages[self.spec.name].bind(
+        spec = stages.bundle.stage(f"head_{segment}")
+        self.work = stages.work(f"head.{segment}", spec, batch, tokens=1)
+        self.run: BoundRun = stages[spec.name].bind(
             {"hidden": self.hidden, "hidden_uncond": self.hidden_uncond, "guidance": self.guidance},
             {"logits": self.logits},
         )

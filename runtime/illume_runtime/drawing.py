@@ -20,7 +20,7 @@ from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
-from illume_runtime.trace import Tracer
+from illume_runtime.trace import Tracer, Work
 
 PREVIEW_SCALE = 8  # pixels of the preview per pixel of a code's cell side, at most
 OnLevel0 = Callable[[int, NDArray[np.int64]], None]
@@ -78,6 +78,7 @@ def draw_codes(
     changes = {0, *(np.flatnonzero((levels[:, 1:] != levels[:, :-1]).any(axis=0)) + 1).tolist()}
     live: list[Schedule] = []
     groups: list[_Group] = []
+    works: dict[tuple[str, int], Work] = {}
     hidden: Embeds | None = None
     for k in range(total):
         if cancel is not None and cancel():
@@ -95,7 +96,11 @@ def draw_codes(
             )
         for group in groups:
             logits = _logits(engine, group, hidden, guidance, levels, chosen[:, :k], sampling.repetition_penalty)
-            with tracer.span(f"sample.{group.segment}", num_bytes=logits.nbytes):
+            work = works.get((group.segment, logits.nbytes))
+            if work is None:
+                work = Work(f"sample.{group.segment}", "stage", logits.nbytes, 0, {})
+                works[group.segment, logits.nbytes] = work
+            with tracer.span_of(work):
                 drawn = _drawn(logits, group, k)
             if drawn.min() < 0:
                 raise EngineError(f"head_{group.segment}: no token can be drawn at step {k}; the logits are not finite")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.programs import ImageGrammar
 from illume_runtime.quantization import Quantization
+from illume_runtime.templates import Prompts
 from illume_runtime.typed_json import json_from_value, value_from_json
 
 FORMAT = "illume-bundle"
@@ -136,57 +137,6 @@ class Grammar:
     """What a model may write besides text."""
 
     image: ImageGrammar
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPart:
-    """A control token of a prompt template."""
-
-    control: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotPart:
-    """A place of a prompt template that a request fills; `after` is text behind each of its pictures.
-
-    `resolution` is the tag of the picture to be drawn.
-    """
-
-    slot: Literal["text", "images", "resolution"]
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    """Text of a prompt template. It is encoded in one piece with what stands beside it, up to a control or picture."""
-
-    text: str
-
-
-Template = tuple[ControlPart | SlotPart | TextPart, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskTemplates:
-    """The turn of a user who asks for a picture, with and without what the user said."""
-
-    conditional: Template
-    unconditional: Template
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`.
-
-    `tasks` are turns in place of `user` for `draw`, `edit` and `reconstruct`, where a model has its own words for them.
-    """
-
-    begin: Template
-    user: Template
-    end: Template
-    defaults: Mapping[str, str]
-    unconditional_text: str
-    tasks: Mapping[str, TaskTemplates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

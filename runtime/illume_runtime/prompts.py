@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from illume_runtime.errors import UsageError
-from illume_runtime.manifest import ControlPart, Prompts, Template, TextPart, Vocabulary
+from illume_runtime.manifest import Vocabulary
 from illume_runtime.schedule import TokenRun
+from illume_runtime.templates import ControlPart, Prompts, Template, TextPart
 from illume_runtime.text import TextTokenizer
 
 
