@@ -15,7 +15,8 @@ def test_the_table_has_every_choice_of_every_stage(bundle, data, recipe, tmp_pat
     rows = [line.split(" | ") for line in captured.out.splitlines()[2:]]
     of_steps = [row[1] for row in rows if row[0] == "| decoder, a step"]
     assert of_steps[:2] == ["float32", "the recipe"]
-    assert {"W8A8 minmax", "W8A8 mse", "W8"} <= set(of_steps)
+    assert {"W8A8 minmax", "W8A8 mse", "W8", "W8 gptq", "W8 awq gptq"} <= set(of_steps)
+    assert {"W8A8 minmax smoothquant", "W8A8 minmax awq"} <= set(of_steps)  # by the recipe's ranges
     assert "left out: decoder" in captured.err  # 40 or 48 rows are no multiple of 32
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n| stage | choice")
