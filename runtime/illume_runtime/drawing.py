@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from illume_kernels.guidance import guided
 from illume_kernels.oracle import repetition_penalty, sample
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import Cancelled, EngineError
@@ -96,7 +97,7 @@ def _logits(
     if guidance == 1.0:
         return cond
     uncond = engine.logits(step.segment, hidden[batch:], 1.0)
-    return uncond + np.float32(guidance) * (cond - uncond)
+    return guided(cond, uncond, guidance)
 
 
 def _preview(
