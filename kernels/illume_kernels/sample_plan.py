@@ -110,7 +110,7 @@ def sample_plan(gpu: Gpu, batch: int, num_tokens: int) -> SamplePlan:
 
 
 def plan_of(gpu: Gpu, batch: int, num_tokens: int, *, group: int, block: int) -> SamplePlan:
-    """The plan with `group` CTAs for a row (in a cluster a power of two) of `block` threads (a power of two from 32)."""
+    """The plan with `group` CTAs a row (in a cluster a power of two) of `block` threads (a power of two from 32)."""
     is_cluster = gpu.compute_capability >= (9, 0)
     shared = _CTA_BYTES + (_SLOT_BYTES + _BINS_BYTES // group if is_cluster else 0)
     keys = _keys_per_cta(num_tokens, group) * 4

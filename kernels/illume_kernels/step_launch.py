@@ -141,7 +141,7 @@ def head_gemv(
     size, tokens_per_warp = next(pair for pair in ((2, 4), (8, 2), (16, 1)) if num_rows <= pair[0])
     bits = {"float16": 16, "bfloat16": 16, "int8": 8, "int4": 4}[kind]
     return Launch(
-        f"head_gemv_{size}",
+        f"head_gemv_w{bits}_{size}",
         (-(-num_tokens // (8 * tokens_per_warp)), 1, 1),
         256,
         1,

@@ -30,7 +30,7 @@ DEVICE float natural_log(float x) {
     return __fadd_rn(__fmul_rn(static_cast<float>(exponent), 0.69314718f), p);
 }
 
-// -ln(-ln(1 - t)) for t = (number + 1/2) / 2^64, fine where t is small: that is where the largest noise comes from.
+// -ln(-ln(1 - t)) for t = (number >> 1 | 1) / 2^63, fine where t is small: that is where the largest noise comes from.
 DEVICE float gumbel_noise(u64 number) {
     const float t = __fmul_rn(static_cast<float>(number >> 1 | 1), 1.08420217e-19f);  // 2^-63
     float e;

@@ -34,8 +34,10 @@ struct Entry {
     std::size_t (*sizes)(std::size_t*);
 };
 #define ENTRY(kernel) {#kernel, &Unpacked<kernel>::run, &Unpacked<kernel>::sizes}
-const Entry entries[] = {ENTRY(sample_group),     ENTRY(sample_cluster), ENTRY(sample_gumbel), ENTRY(guidance_step),
-                         ENTRY(gather_embedding), ENTRY(head_gemv_2),    ENTRY(head_gemv_8),   ENTRY(head_gemv_16)};
+const Entry entries[] = {
+    ENTRY(sample_group),    ENTRY(sample_cluster),  ENTRY(sample_gumbel),   ENTRY(guidance_step),   ENTRY(gather_embedding),
+    ENTRY(head_gemv_w16_2), ENTRY(head_gemv_w16_8), ENTRY(head_gemv_w16_16), ENTRY(head_gemv_w8_2),  ENTRY(head_gemv_w8_8),
+    ENTRY(head_gemv_w8_16), ENTRY(head_gemv_w4_2),  ENTRY(head_gemv_w4_8),  ENTRY(head_gemv_w4_16)};
 
 }  // namespace
 
