@@ -106,7 +106,7 @@ def sample_plan(gpu: Gpu, batch: int, num_tokens: int) -> SamplePlan:
     most = _MAX_CLUSTER if is_cluster else min(_MAX_GROUP, max(gpu.num_processors // batch, 1))
     group = max(1, min(most, -(-num_tokens // _TOKENS_PER_CTA)))
     group = 1 << (group.bit_length() - 1)
-    return plan_of(gpu, batch, num_tokens, group=group, block=1024 if num_tokens >= 2048 else 256)
+    return plan_of(gpu, batch, num_tokens, group=group, block=512 if num_tokens >= 2048 else 256)
 
 
 def plan_of(gpu: Gpu, batch: int, num_tokens: int, *, group: int, block: int) -> SamplePlan:

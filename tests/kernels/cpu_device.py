@@ -10,27 +10,27 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-CUDA = ROOT / "kernels" / "illume_kernels" / "cuda"
+CUDA = Path(os.environ.get("ILLUME_CUDA_SOURCE", ROOT / "kernels" / "illume_kernels" / "cuda"))  # see mutations.py
 SHIM = Path(__file__).parent / "shim"
 SCHEDULES = ("forward", "reverse", "random", "block first", "block last", "warp")
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-w")
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
-def compiled(source=CUDA, extra=()):
+def compiled():
     """The shared library, made once for each content and set of flags."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return None
-    flags = (*FLAGS, *extra)
+    flags = (*FLAGS, *(SANITIZE if os.environ.get("ILLUME_SANITIZE") else ()))
     digest = hashlib.sha256(repr(flags).encode())
-    for path in sorted((*source.iterdir(), *SHIM.iterdir())):
+    for path in sorted((*CUDA.iterdir(), *SHIM.iterdir())):
         digest.update(path.read_bytes())
     library = ROOT / "build" / "shim" / f"{digest.hexdigest()[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         part = library.with_suffix(f".{os.getpid()}")
-        command = [compiler, *flags, f"-I{source}", f"-I{SHIM}", "-o", str(part), str(SHIM / "entry.cpp")]
+        command = [compiler, *flags, f"-I{CUDA}", f"-I{SHIM}", "-o", str(part), str(SHIM / "entry.cpp")]
         subprocess.run(command, check=True)
         part.rename(library)
     return library

@@ -100,7 +100,7 @@ def test_ties_infinities_and_nan(device, gpu, seed):
         batch,
         temperature=random.choice([0.5, 1.0, 2.0, 0.0], batch, p=[0.3, 0.4, 0.2, 0.1]).astype(np.float32),
         top_k=random.choice([0, 1, 2, n // 2, n, n + 5], batch),
-        top_p=random.choice(np.array([1.0, 0.97, 0.71, 0.333, 0.0101], np.float32), batch),
+        top_p=random.choice(np.array([1.0, 0.97, 0.71, 0.5, 0.333, 0.0101], np.float32), batch),
         min_p=random.choice(np.array([0.0, 0.011, 0.37, 1.0], np.float32), batch),
         seed=seed,
         request=np.arange(batch),

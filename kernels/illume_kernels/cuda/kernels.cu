@@ -6,7 +6,7 @@
 #include "sample.cuh"
 
 // grid (CTAs of a row, B); shared: CtaMemory, then the keys of one CTA where `keys` is null.
-KERNEL(1024)
+KERNEL(512)
 sample_group(const void* logits, u32 dtype, u64 row_stride, u32 start, u32 num_tokens, const SampleRow* rows, u32* step,
              u32* seen, const u32* banned, u32* keys, void* workspace, i32* token, float* chance, SampleTrace* trace) {
     DYNAMIC_SHARED(shared);
@@ -20,7 +20,7 @@ sample_group(const void* logits, u32 dtype, u64 row_stride, u32 start, u32 num_t
 
 #if defined(ILLUME_CPU) || __CUDA_ARCH__ >= 900
 // grid (CTAs of a row, B) in clusters of one row; shared: CtaMemory, Slot, the slices of the histograms, the keys.
-KERNEL(1024)
+KERNEL(512)
 sample_cluster(const void* logits, u32 dtype, u64 row_stride, u32 start, u32 num_tokens, const SampleRow* rows, u32* step,
                u32* seen, const u32* banned, u32* keys, i32* token, float* chance, SampleTrace* trace) {
     DYNAMIC_SHARED(shared);
