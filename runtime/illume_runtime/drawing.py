@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from illume_kernels.guidance import guided
 from illume_kernels.oracle import repetition_penalty, sample
 from illume_kernels.params import SampleParams
 from illume_runtime.decoder import Embeds, TokenEngine
@@ -191,7 +192,7 @@ def _logits(
     if guidance == 1.0:
         return cond
     uncond = engine.logits(group.segment, states[batch:], 1.0)
-    return uncond + np.float32(guidance) * (cond - uncond)
+    return guided(cond, uncond, guidance)
 
 
 def _drawn(logits: NDArray[np.float32], group: _Group, k: int) -> NDArray[np.int64]:
