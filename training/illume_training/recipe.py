@@ -43,7 +43,7 @@ LATENT_POOL = 16384  # pictures that the denoiser learns from
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
-    "draw": {"temperature": 1.0, "top_k": 0, "top_p": 0.9, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
+    "draw": {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
     "edit": {"temperature": 0.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
     "reconstruct": {"steps": 10, "diffusion_guidance": 2.5},
 }
