@@ -22,6 +22,10 @@ from illume_runtime.conversation import conversation_from_messages
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.detokenizing import is_draft, pixels_of_codes
 from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.enhance.asking import Asked, answers_about_drawn, own_assessments
+from illume_runtime.enhance.assessment import Assessment
+from illume_runtime.enhance.best_of import BestOf, BestPicture, best_picture
+from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
 from illume_runtime.images import Source, image_from_pixels, open_image
 from illume_runtime.limits import MAX_DRAW_BATCH
@@ -152,6 +156,36 @@ class Pipeline:
         with self._lock.request():
             seen: list[list[Seen]] = [[] for _ in prompts]
             return self._pictures("draw", prompts, guided, schedules, seen, None, sampling, on_progress, cancel)
+
+    def draw_best(
+        self,
+        prompt: str,
+        best_of: BestOf,
+        *,
+        size: str | None = None,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> BestPicture:
+        """The picture that the model itself finds the best of several, and what it says of it.
+
+        Raises UsageError for a model that did not learn to assess, QualityError where none reaches the score asked for.
+        """
+        full = self._image_sampling(sampling, "draw")
+        with self._lock.request():
+            return best_picture(
+                self._asked(self._schedule_of(size)), prompt, best_of, full, on_progress=on_progress, cancel=cancel
+            )
+
+    def assess_drawn(self, pictures: Sequence[Drawn]) -> list[Assessment]:
+        """What the model says of pictures of the default size that it drew, in batches."""
+        with self._lock.request():
+            return own_assessments(self._asked(self._schedule), pictures)
+
+    def ask_drawn(self, pictures: Sequence[Drawn], questions: Sequence[str]) -> list[str]:
+        """The likeliest answer to a question about each picture of the default size that the model drew, in batches."""
+        with self._lock.request():
+            return answers_about_drawn(self._asked(self._schedule), pictures, questions)
 
     def edit(
         self,
@@ -380,6 +414,9 @@ class Pipeline:
         if full.steps is not None and full.steps > most:
             raise UsageError(f"steps: got {full.steps}, expected at most {most}, as this bundle's scheduler says")
         return full
+
+    def _asked(self, schedule: Schedule) -> Asked:
+        return Asked(self._stages, self._engine, self._tokenizer, self._writer, schedule)
 
     def _embeds(self, prompt: Prompt, images: Sequence[Seen]) -> Embeds:
         with self.tracer.span("embed"):

@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
     "reconstruct": Verb("illume_runtime.cli.reconstruct", "draw a picture again from its visual tokens"),
     "eval": Verb("illume_training.evaluation.cli_eval", "measure answers and pictures with an independent checker"),
     "enhance generate": Verb("illume_runtime.cli.enhance_generate", "draw a corpus from a file of prompts"),
+    "enhance assess": Verb("illume_training.enhancement.cli_assess", "judge the pictures of a corpus"),
     "profile": Verb("illume_runtime.cli.profile", "where the milliseconds go, stage by stage"),
     "train": Verb("illume_training.cli_train", "train a checkpoint by the three-stage recipe", "export"),
 }
