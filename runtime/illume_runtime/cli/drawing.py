@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from illume_runtime.cli.output import picture_paths, print_result, write_picture
 from illume_runtime.cli.progress import ProgressBar
@@ -13,7 +13,8 @@ from illume_runtime.cli.running import Stopwatch, running, sampling_from_args
 if TYPE_CHECKING:
     from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress
 
-    Drawing = Callable[[Pipeline, ImageSampling, Callable[[Progress], None]], list[Picture]]
+    Found = list[Picture] | tuple[list[Picture], dict[str, Any]]  # pictures, or with more about them
+    Drawing = Callable[[Pipeline, ImageSampling, Callable[[Progress], None]], Found]
 
 
 def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawing: Drawing) -> int:
@@ -26,9 +27,10 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
         load_ms = stopwatch.lap_ms()
         sampling = sampling_from_args(ImageSampling, args)
         with tracer.span(verb, "request"), ProgressBar() as bar:
-            pictures = drawing(pipeline, sampling, lambda step: bar.update(step.phase, step.done, step.total))
+            found = drawing(pipeline, sampling, lambda step: bar.update(step.phase, step.done, step.total))
+            pictures, more = found if isinstance(found, tuple) else (found, {})
             draw_ms = stopwatch.lap_ms()
-            about = {"verb": verb, "bundle": pipeline.bundle.name, "options": options_given(args)}
+            about = {"verb": verb, "bundle": pipeline.bundle.name, "options": options_given(args), **more}
             written = []
             for path, picture in zip(paths, pictures, strict=True):
                 with tracer.span("png"):
@@ -42,6 +44,9 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
         "png_ms": stopwatch.lap_ms(),
     }
     lines = [f"{fact['file']}  seed {fact['seed']}, picture {fact['request']}" for fact in written]
+    if "assessment" in more:
+        overall = more["assessment"]["overall"]
+        lines.append(f"the best of {len(more['scores'])}, score {overall['score']:.3f}: {overall['analysis']}")
     lines.append(f"loaded in {load_ms / 1e3:.2f} s, drawn in {draw_ms / 1e3:.2f} s")
     print_result(args, result, "\n".join(lines))
     return 0
@@ -50,6 +55,6 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
 def options_given(args: argparse.Namespace) -> dict[str, float | str]:
     """The sampling options of the command line that were given: with prompt and seed they give the picture again."""
     pictures = ("n", "size", "quality", "steps", "guidance", "diffusion_guidance", "repetition_penalty")
-    names = (*pictures, "temperature", "top_k", "top_p", "min_p")
+    names = (*pictures, "temperature", "top_k", "top_p", "min_p", "best_of", "redraw_below")
     given = {name: getattr(args, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None}

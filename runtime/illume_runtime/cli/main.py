@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "eval": Verb("illume_training.evaluation.cli_eval", "measure answers and pictures with an independent checker"),
     "enhance generate": Verb("illume_runtime.cli.enhance_generate", "draw a corpus from a file of prompts"),
     "enhance assess": Verb("illume_training.enhancement.cli_assess", "judge the pictures of a corpus"),
+    "enhance build": Verb("illume_training.enhancement.cli_build", "make lessons of a corpus and its assessments"),
     "profile": Verb("illume_runtime.cli.profile", "where the milliseconds go, stage by stage"),
     "train": Verb("illume_training.cli_train", "train a checkpoint by the three-stage recipe", "export"),
 }
