@@ -51,3 +51,21 @@ def changed_bundle(bundle, tmp_path):
         return folder
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def taught(bundle, tmp_path_factory):
+    """The bundle of the small model as if it had learnt to assess; read only."""
+    import hashlib
+    import json
+    import shutil
+
+    folder = tmp_path_factory.mktemp("taught") / "taught.bundle"
+    shutil.copytree(bundle, folder)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "assess": {"max_tokens": 8}}))
+    data = json.loads((folder / "bundle.json").read_text())
+    content = file.read_bytes()
+    data["files"][file.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "bundle.json").write_text(json.dumps(data))
+    return folder
