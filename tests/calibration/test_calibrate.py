@@ -160,7 +160,7 @@ def test_both_sides_of_guidance_and_every_step_are_seen(bundle, data, tmp_path):
     num_codes = len(schedule_from_grammar(opened.grammar, opened.vocabulary).steps)
     assert found.statistics["denoiser"].calls == opened.generation["draw"]["steps"]
     assert found.statistics["head_level0"].calls == num_codes
-    assert found.statistics["decoder"].calls == num_codes  # a prefill, then a step for each code but the last
+    assert found.statistics["decoder"].calls == num_codes + 1  # two prefills, then a step for each code but the last
     first = next(iter(found.statistics["decoder"].tensors.values())).histogram
     assert first.num_values >= 2 * opened.model.hidden_size * num_codes  # two rows
     assert "vision_encoder" not in found.statistics

@@ -46,7 +46,7 @@ def test_only_the_best_becomes_pixels(pipeline, monkeypatch):
 def scripted(monkeypatch, rounds):
     """Scores of the candidates, round by round."""
     left = iter(rounds)
-    monkeypatch.setattr(module, "own_scores", lambda asked, pictures, cancel: next(left))
+    monkeypatch.setattr(module, "own_scores", lambda model, pictures, **more: next(left))
     return left
 
 
@@ -102,5 +102,7 @@ def test_the_command_refuses_and_leaves_no_file(taught, tmp_path, illume):
     assert (code, "expected at least 1" in err, file.exists()) == (6, True, False)
     code, _, err = illume("draw", taught, "a star", "--best-of", 2, "-n", 2, "-o", file)
     assert (code, "which give one; leave one out" in err) == (2, True)
+    code, _, err = illume("draw", taught, "a star", "--best-of", 2, "--preview", tmp_path / "p.png", "-o", file)
+    assert (code, "which draw candidates; leave one out" in err) == (2, True)
     code, _, err = illume("draw", taught, "a star", "--redraw-below", 2, "-o", file)
     assert (code, "expected a number from 0 to 1" in err) == (2, True)

@@ -14,7 +14,7 @@ def test_the_examples_lead_from_prompts_to_dialogues(bundle, tmp_path, illume, c
     shutil.copytree(bundle, tmp_path / "build" / "illume-tiny.bundle")
     (tmp_path / "assets").mkdir()
     prompts = Path(__file__).resolve().parents[2] / "assets" / "prompts.jsonl"
-    short = [line for line in prompts.read_text().splitlines() if len(line) < 60][:3]  # the small model's context
+    short = [line for line in prompts.read_text().splitlines() if len(line) < 60][:2]  # the small model's context
     (tmp_path / "assets" / "prompts.jsonl").write_text("\n".join(short))
     monkeypatch.chdir(tmp_path)
     for verb in [name for name in VERBS if name.startswith("enhance ")]:

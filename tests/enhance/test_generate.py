@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from generation_of_tests import PROMPTS, contents, generation
+from generation_of_tests import PROMPTS, contents, generation, write_prompts
 
 from illume_runtime.enhance import generating
 from illume_runtime.enhance.corpus import Corpus, open_corpus
@@ -26,7 +26,7 @@ def test_a_corpus_holds_pictures_and_the_ids_that_draw_them(corpus, bundle):
     sample, _ = samples[1]
     with Pipeline.load(bundle, threads=1) as pipeline:
         pictures = pipeline.draw_many([PROMPTS[0], PROMPTS[0], PROMPTS[1]], sampling=ImageSampling(seed=sample.seed))
-        schedule = pipeline._schedule
+        schedule = pipeline._model.schedule
     assert schedule.tokens_of(pictures[sample.request].codes).tolist() == list(sample.tokens)
 
 
@@ -95,6 +95,7 @@ def test_a_finished_corpus_loads_no_model(corpus, bundle, prompts, monkeypatch, 
     [
         (["--seed", "3"], "seed was 0, now it is 3"),
         (["--steps", "1"], "sampling was {}, now it is {'steps': 1}"),
+        (["--double-sampling"], "sampling was {}, now it is {'double_sampling': True}"),
         (["--batch", "4"], "batch was 3, now it is 4"),
     ],
 )
@@ -102,6 +103,14 @@ def test_a_corpus_begun_with_something_else_is_refused(corpus, bundle, prompts, 
     code, _, err = illume(*generation(bundle, prompts, corpus, *words))
     assert code == 2
     assert f"was begun with something else: {message}; choose another folder" in err
+
+
+def test_a_corpus_says_what_was_asked_for(bundle, tmp_path, illume):
+    prompts = write_prompts(tmp_path / "p.jsonl", PROMPTS[:1])
+    words = ("--double-sampling", "--steps", 1, "--temperature", 0.5, "--quality", "best")
+    assert illume(*generation(bundle, prompts, tmp_path / "c", *words))[0] == 0
+    expected = {"double_sampling": True, "steps": 1, "temperature": 0.5, "quality": "best"}
+    assert open_corpus(tmp_path / "c").facts.sampling == expected
 
 
 def test_the_corpus_of_another_bundle_is_refused(corpus, changed_bundle, prompts, illume):

@@ -108,7 +108,7 @@ def test_the_models_score_is_the_share_of_yes_and_does_not_depend_on_the_batch(c
     with Pipeline.load(taught, threads=1) as pipeline:
         whole = pipeline.assess_drawn(pictures)
         alone = [pipeline.assess_drawn([picture])[0] for picture in pictures]
-        scores = asking.own_scores(pipeline._asked(pipeline._schedule), pictures)
+        scores = asking.own_scores(pipeline._model, pictures)
     assert [one.id for one in whole] == [picture.id for picture in pictures]
     np.testing.assert_allclose([o.overall.score for o in whole], [o.overall.score for o in alone], atol=1e-5)
     np.testing.assert_allclose([one.overall.score for one in whole], scores, atol=1e-5)
@@ -119,7 +119,7 @@ def test_the_models_score_is_the_share_of_yes_and_does_not_depend_on_the_batch(c
 def test_the_models_words_give_the_dimensions_and_where_their_scores_stand(bundle):
     text = "no: wrong count. object yes: star. count no: one star"
     with Pipeline.load(bundle, threads=1) as pipeline:
-        tokenizer = pipeline._tokenizer
+        tokenizer = pipeline._model.tokenizer
     ids = tuple(tokenizer.encode(text))
     yes = np.full((len(ids), 2), 0.5)
     yes[0, 0], yes[text.index("yes: star"), 1], yes[text.index("no: one"), 1] = 0.2, 0.9, 0.3  # a token a byte

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from illume_runtime.cli.drawing import draw_to_files
-from illume_runtime.cli.output import add_output
+from illume_runtime.cli.output import add_output, add_preview
 from illume_runtime.cli.parser import add_image_sampling, add_running, count_up_to, example, number_from
 from illume_runtime.errors import UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH, MAX_STEPS
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw again where the model's score is lower, and fail after four rounds (0)",
     )
     add_output(parser)
+    add_preview(parser)
     add_image_sampling(parser, max_steps=MAX_STEPS)
     example(parser, "illume draw build/illume-tiny.bundle 'a red circle left of a blue square' --seed 7 -o out.png")
 
@@ -48,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         args,
         "draw",
         args.n,
-        lambda pipeline, sampling, on_progress: pipeline.draw(
-            args.prompt, n=args.n, size=args.size, sampling=sampling, on_progress=on_progress
+        lambda pipeline, sampling, on_progress, on_preview: pipeline.draw(
+            args.prompt, n=args.n, size=args.size, sampling=sampling, on_progress=on_progress, on_preview=on_preview
         ),
     )
 
@@ -58,9 +59,14 @@ def _run_best(args: argparse.Namespace) -> int:
     """Draw candidates, write the best one; what the model says of it stands in the file and in the result."""
     if args.n != 1:
         raise UsageError("-n: got several pictures with --best-of or --redraw-below, which give one; leave one out")
+    if args.preview is not None:
+        raise UsageError("--preview: got it with --best-of or --redraw-below, which draw candidates; leave one out")
 
     def drawing(
-        pipeline: Pipeline, sampling: ImageSampling, on_progress: Callable[[Progress], None]
+        pipeline: Pipeline,
+        sampling: ImageSampling,
+        on_progress: Callable[[Progress], None],
+        _: object,
     ) -> tuple[list[Picture], dict[str, Any]]:
         from illume_runtime.enhance.best_of import BestOf
         from illume_runtime.typed_json import json_from_value

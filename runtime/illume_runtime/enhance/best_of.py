@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from illume_runtime.detokenizing import pixels_of_codes
-from illume_runtime.drawing import TokenRequest, draw_codes
-from illume_runtime.enhance.asking import Asked, is_taught, own_assessments, own_scores
+from illume_runtime.drawing import draw_codes
+from illume_runtime.enhance.asking import is_taught, own_assessments, own_scores
 from illume_runtime.enhance.assessment import Assessment
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.images import image_from_pixels
 from illume_runtime.limits import MAX_DRAW_BATCH, MAX_REDRAWS
-from illume_runtime.prompting import check_context, embeds_of_prompt
+from illume_runtime.model import Model
+from illume_runtime.picturing import token_request
+from illume_runtime.requests import PictureRequest
 from illume_runtime.results import Cancel, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling
 from illume_runtime.schedule import Codes
@@ -52,11 +54,12 @@ class BestPicture:
 
 
 def best_picture(
-    asked: Asked,
+    model: Model,
     prompt: str,
     best_of: BestOf,
     sampling: ImageSampling,
     *,
+    size: str | None,
     on_progress: OnProgress | None,
     cancel: Cancel | None,
 ) -> BestPicture:
@@ -64,18 +67,21 @@ def best_picture(
 
     Raises UsageError for a model that did not learn to assess, QualityError where no candidate reaches the score.
     """
-    if not is_taught(asked.stages):
+    if not is_taught(model):
         raise UsageError(
             "this model did not learn to assess pictures (generation_config.json has no task 'assess'); train it with "
             "a corpus of `illume enhance build`, or draw without --best-of and --redraw-below"
         )
+    schedule = model.schedule_of(size)
+    request = PictureRequest(prompt, model.writer.draw(prompt, schedule.tag), schedule)
     codes: list[Codes] = []
     scores: list[float] = []
     for first in range(0, best_of.candidates * best_of.rounds, best_of.candidates):
         numbers = range(first, first + best_of.candidates)
-        codes += _codes(asked, prompt, numbers, sampling, on_progress, cancel)
-        with asked.stages.tracer.span("assess"):
-            scores += own_scores(asked, [_drawn(asked, prompt, codes[i], i) for i in numbers], cancel=cancel)
+        codes += _codes(model, request, numbers, sampling, on_progress, cancel)
+        with model.tracer.span("assess"):
+            pictures = [_drawn(request, codes[i], i) for i in numbers]
+            scores += own_scores(model, pictures, size=size, cancel=cancel)
         if max(scores) >= best_of.redraw_below:
             break
     best = scores.index(max(scores))
@@ -85,39 +91,34 @@ def best_picture(
             f"{best_of.redraw_below:g}; lower --redraw-below, or draw more with --best-of"
         )
     pixels = pixels_of_codes(
-        asked.stages, asked.schedule, [codes[best]], [best], sampling, on_progress=on_progress, cancel=cancel
+        model.stages, schedule, [codes[best]], [best], sampling, on_progress=on_progress, cancel=cancel
     )
     picture = Picture(image_from_pixels(pixels[0]), codes[best], prompt, sampling.seed, best)
-    with asked.stages.tracer.span("assess"):
-        (assessment,) = own_assessments(asked, [_drawn(asked, prompt, codes[best], best)], cancel=cancel)
+    with model.tracer.span("assess"):
+        (assessment,) = own_assessments(model, [_drawn(request, codes[best], best)], size=size, cancel=cancel)
     return BestPicture(picture, assessment, tuple(scores))
 
 
 def _codes(
-    asked: Asked,
-    prompt: str,
+    model: Model,
+    request: PictureRequest,
     numbers: Sequence[int],
     sampling: ImageSampling,
     on_progress: OnProgress | None,
     cancel: Cancel | None,
 ) -> list[Codes]:
-    schedule, tracer = asked.schedule, asked.stages.tracer
-    guided = asked.writer.draw(prompt, schedule.tag)
-    rows = [embeds_of_prompt(asked.engine, side, ()) for side in (guided.conditional, guided.unconditional)]
-    check_context(max(map(len, rows)), schedule.num_tokens, asked.stages.bundle.model.max_context, "the picture")
-    requests = [TokenRequest(rows[0], rows[1], number) for number in numbers]
-    with tracer.span("token loop"):
+    candidates = [token_request(model, request, number) for number in numbers]
+    with model.tracer.span("token loop"):
         return draw_codes(
-            asked.engine,
-            schedule,
-            requests,
+            model.engine,
+            candidates,
             sampling,
-            tracer=tracer,
+            tracer=model.tracer,
             code_color=None,
             on_progress=on_progress,
             cancel=cancel,
         )
 
 
-def _drawn(asked: Asked, prompt: str, codes: Codes, number: int) -> Drawn:
-    return Drawn(str(number), prompt, tuple(asked.schedule.tokens_of(codes).tolist()))
+def _drawn(request: PictureRequest, codes: Codes, number: int) -> Drawn:
+    return Drawn(str(number), request.text, tuple(request.schedule.tokens_of(codes).tolist()))

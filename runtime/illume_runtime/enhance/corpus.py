@@ -43,7 +43,7 @@ class CorpusFacts:
     samples_per_prompt: int
     batch: int
     seed: int
-    sampling: Mapping[str, int | float | str]
+    sampling: Mapping[str, bool | int | float | str]  # what was asked for, beside the seed
 
 
 @dataclass(frozen=True, slots=True)

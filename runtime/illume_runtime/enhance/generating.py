@@ -50,7 +50,8 @@ def corpus_facts(
 ) -> CorpusFacts:
     """The facts of a corpus to be made."""
     listed = json.dumps([[line.line, line.prompt] for line in prompts])
-    given = {name: value for name, value in asdict(sampling).items() if value is not None and name != "seed"}
+    usual = asdict(ImageSampling(seed=sampling.seed))
+    given = {name: value for name, value in asdict(sampling).items() if value != usual[name]}
     return CorpusFacts(
         format="illume-corpus",
         schema_version=1,
@@ -121,7 +122,7 @@ def prompt_check(bundle: Bundle) -> Callable[[str], None]:
 
     def check(prompt: str) -> None:
         guided = writer.draw(prompt, schedule.tag)
-        longest = max(side.num_tokens(0) for side in (guided.conditional, guided.unconditional))
+        longest = max(side.num_tokens(()) for side in (guided.conditional, guided.unconditional))
         check_context(longest, schedule.num_tokens, bundle.model.max_context, "the picture")
 
     return check
