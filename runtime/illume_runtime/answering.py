@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from illume_kernels.oracle import repetition_penalty, sample
 from illume_runtime.decoder import Embeds, TokenEngine
@@ -36,10 +37,12 @@ def answer_rows(
     pictures: Mapping[tuple[int, ...], Schedule],
     on_text: OnText | None,
     cancel: Cancel | None,
+    on_logits: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> list[Answer] | Schedule:
     """One answer per row; a schedule if the (only) row begins a picture of that size instead of words.
 
-    `sampling` has no None left. `on_text` gets the first row's text as it comes. `structure` are the ids that only
+    `sampling` has no None left. `on_text` gets the first row's text as it comes, `on_logits` the
+    logits [B, n] of each step, which are valid until it returns. `structure` are the ids that only
     stand in pictures: they are never chosen. A picture begins with a tag of `pictures`, which may be empty, and
     `start_of_image`; where there are none, no row begins one.
     """
@@ -61,6 +64,8 @@ def answer_rows(
                 state.finish = state.finish or "cancelled"
             break
         logits = engine.logits("text", hidden, 1.0)
+        if on_logits is not None:
+            on_logits(logits)
         with tracer.span("sample.text", num_bytes=logits.nbytes):
             if penalty != 1.0:
                 logits = repetition_penalty(logits, seen, penalty)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from illume_runtime.answering import answer_rows
@@ -70,8 +72,9 @@ def answers_or_picture(
     *,
     on_text: OnText | None,
     cancel: Cancel | None,
+    on_logits: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> list[Answer] | Schedule:
-    """Answers to prompts, or the picture that begins instead; `sampling` is that of `full_text_sampling`."""
+    """Answers to prompts, or the picture that begins instead; `sampling` has no None left."""
     with model.tracer.span("token loop"):
         return answer_rows(
             model.engine,
@@ -84,4 +87,5 @@ def answers_or_picture(
             pictures=pictures,
             on_text=on_text,
             cancel=cancel,
+            on_logits=on_logits,
         )

@@ -33,7 +33,7 @@ def pictures_of_requests(
     if on_preview is not None:
         for request in requests:
             check_preview(model.stages, request.schedule)
-    tokens = [_token_request(model, request, number) for number, request in enumerate(requests)]
+    tokens = [token_request(model, request, number) for number, request in enumerate(requests)]
     previews = on_progress is not None and "code_color" in model.bundle.manifest.tables
     color = model.bundle.table("code_color") if previews else None
     codes: dict[int, Codes] = {}
@@ -86,7 +86,8 @@ def full_image_sampling(model: Model, sampling: ImageSampling | None, task: str)
     return full
 
 
-def _token_request(model: Model, request: PictureRequest, number: int) -> TokenRequest:
+def token_request(model: Model, request: PictureRequest, number: int) -> TokenRequest:
+    """A request with its number for the seed, in embeddings. Raises UsageError where the context is too short."""
     prompt = request.prompt
     rows = (model.embeds(prompt.conditional, request.seen), model.embeds(prompt.unconditional, request.seen))
     longest = max(map(len, rows))

@@ -17,6 +17,10 @@ from typing import Any
 from illume_runtime.bundle import Bundle
 from illume_runtime.conversation import conversation_from_messages
 from illume_runtime.describing import answers_about, answers_or_picture, full_text_sampling
+from illume_runtime.enhance.asking import answers_about_drawn, own_assessments
+from illume_runtime.enhance.assessment import Assessment
+from illume_runtime.enhance.best_of import BestOf, BestPicture, best_picture
+from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
 from illume_runtime.images import Source
 from illume_runtime.model import model_from_stages
@@ -150,6 +154,34 @@ class Pipeline:
             ]
         with self._lock.request():
             return self._pictures("draw", requests, sampling, on_progress, cancel, on_preview)
+
+    def draw_best(
+        self,
+        prompt: str,
+        best_of: BestOf,
+        *,
+        size: str | None = None,
+        sampling: ImageSampling | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+    ) -> BestPicture:
+        """The picture that the model itself finds the best of several, and what it says of it.
+
+        Raises UsageError for a model that did not learn to assess, QualityError where none reaches the score asked for.
+        """
+        full = full_image_sampling(self._model, sampling, "draw")
+        with self._lock.request():
+            return best_picture(self._model, prompt, best_of, full, size=size, on_progress=on_progress, cancel=cancel)
+
+    def assess_drawn(self, pictures: Sequence[Drawn]) -> list[Assessment]:
+        """What the model says of pictures of the default size that it drew, in batches."""
+        with self._lock.request():
+            return own_assessments(self._model, pictures)
+
+    def ask_drawn(self, pictures: Sequence[Drawn], questions: Sequence[str]) -> list[str]:
+        """The likeliest answer to a question about each picture of the default size that the model drew, in batches."""
+        with self._lock.request():
+            return answers_about_drawn(self._model, pictures, questions)
 
     def edit(
         self,

@@ -1,9 +1,10 @@
 """Values of declared types from JSON, strictly: a wrong type, a missing key and an unknown key are errors with a path.
 
-Read are str, int, float, None, Literal, `X | Y`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and dataclasses. A
-dataclass is an object whose keys are its fields. A field's metadata may say `json` (its key, where that is not its
-name) or `from_key` (it is the key under which the object stands in a mapping). A field with a default may be missing,
-and is not written where it has that value. Of several dataclasses the first field tells which one an object is.
+Read are str, bool, int, float, None, Literal, `X | Y`, `tuple[X, ...]`, `tuple[X, Y]`, `Mapping[str, X]` and
+dataclasses. A dataclass is an object whose keys are its fields. A field's metadata may say `json` (its key, where that
+is not its name) or `from_key` (it is the key under which the object stands in a mapping). A field with a default may be
+missing, and is not written where it has that value. Of several dataclasses the first field tells which one an object
+is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-NAMES = {str: "a string", int: "an integer", float: "a number"}
+NAMES = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 
 
 def json_from_text(text: str) -> Any:
@@ -71,7 +72,7 @@ def _value(kind: Any, data: Any, path: str, key: str) -> Any:
 
 def _scalar(kind: Any, data: Any, path: str) -> Any:
     allowed = (int, float) if kind is float else kind
-    if not isinstance(data, allowed) or isinstance(data, bool):
+    if not isinstance(data, allowed) or isinstance(data, bool) != (kind is bool):
         raise ValueError(f"{path}: got {_shown(data)}, expected {NAMES[kind]}")
     if kind is float and not abs(data) <= sys.float_info.max:
         raise ValueError(f"{path}: got a number that is too large")
@@ -89,7 +90,7 @@ def _union(choices: tuple[Any, ...], data: Any, path: str, key: str) -> Any:
                 return _value(choice, data, path, key)
         raise ValueError(f"{path}: got {_shown(data)}, expected an object with one of the keys {', '.join(tags)}")
     for choice in choices:
-        if isinstance(data, choice) and not isinstance(data, bool):
+        if isinstance(data, choice) and isinstance(data, bool) == (choice is bool):
             return None if data is None else _scalar(choice, data, path)
     expected = " or ".join(NAMES.get(choice, "null") for choice in choices)
     raise ValueError(f"{path}: got {_shown(data)}, expected {expected}")

@@ -10,6 +10,7 @@ from PIL import Image
 from illume_runtime.cli.main import VERBS
 
 APART = {"train", "eval", "calibrate"}  # of the large model alone, and minutes or hours long
+APART |= {name for name in VERBS if name.startswith("enhance ")}  # each needs what the one before it left
 
 
 @pytest.fixture

@@ -37,17 +37,18 @@ def test_an_unknown_verb_is_a_usage_error_that_names_the_verbs(illume):
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_ends_with_a_command_that_parses(verb, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main_module.main([verb, "--help"])
+        main_module.main([*verb.split(), "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert "--json" in text
     words = shlex.split(text.rstrip().splitlines()[-1])
-    assert words[:2] == ["illume", verb]
+    num_words = 1 + len(verb.split())
+    assert words[:num_words] == ["illume", *verb.split()]
     assert text.rstrip().splitlines()[-2] == "example:"
     module = main_module.importlib.import_module(VERBS[verb].module)
     parser = main_module.VerbParser(prog=verb, description="")
     module.add_arguments(parser)
-    assert parser.parse_args(words[2:]).json is False
+    assert parser.parse_args(words[num_words:]).json is False
 
 
 @pytest.mark.parametrize(

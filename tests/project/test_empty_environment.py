@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKED = ("torch", "onnx", "onnxscript", "safetensors", "tqdm", "scipy", "psutil", "hypothesis", "pytest", "rich")
+BLOCKED = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "tqdm",
+    "scipy",
+    "psutil",
+    "hypothesis",
+    "pytest",
+    "rich",
+    "ray",
+)
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -37,7 +49,7 @@ assert not set({blocked!r}) & set(sys.modules)
     ("packages", "least"),
     [
         (("illume_kernels", "illume_runtime"), 20),
-        (("illume_training.world", "illume_training.evaluation"), 5),
+        (("illume_training.world", "illume_training.evaluation", "illume_training.enhancement"), 5),
     ],
     ids=["device", "evaluation"],
 )

@@ -153,6 +153,34 @@ def test_training_on_from_a_checkpoint_changes_what_its_phases_train(trained: Pa
     assert tokenizers[0].read_text() == tokenizers[1].read_text()
 
 
+def test_a_corpus_in_stage_3_teaches_to_assess(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = [520 + i % 40 for i in range(64)]
+    lines = [
+        {"kind": "assess", "answer": "yes: all is there"},
+        {"kind": "correct", "answer": "no: wrong object", "corrected_tokens": grid},
+    ]
+    common = {"schema_version": 1, "id": "1-0", "prompt": "a star", "tokens": grid}
+    folder = tmp_path / "dialogues"
+    folder.mkdir()
+    file = folder / "dialogues.jsonl"
+    file.write_text("".join(json.dumps(common | line) + "\n" for line in lines))
+    config = config_file(tmp_path)
+    text = config.read_text()
+    more = f'reconstruct = 1, assess = 1, correct = 1 }}\ncorpus = "{folder}"'
+    config.write_text(more.join(text.rsplit("reconstruct = 1 }", 1)))
+    words = ["train", str(config), "--from", str(trained / "checkpoint"), "--phases", "stage3"]
+    assert main(words) == 0
+    assert "assess" in json.loads((tmp_path / "checkpoint/generation_config.json").read_text())
+    assert "assess" not in json.loads((trained / "checkpoint/generation_config.json").read_text())
+    file.write_text(json.dumps(common | lines[0]) + "\n")
+    (tmp_path / "run" / "stage3.safetensors").unlink()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "has no dialogue of the kind correct, of which stage3 mixes in 1" in capsys.readouterr().err
+
+
 def test_batches_are_made_under_one_choice_of_attention_kernel(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,10 +19,14 @@ _NAMES: Final = {int: "a whole number", str: "a path", bool: "true or false", di
 
 @dataclass(frozen=True, slots=True)
 class PhaseConfig:
-    """Schedule of a phase and, for a stage of the language model, its mixture of lessons."""
+    """Schedule of a phase and, for a stage of the language model, its mixture of lessons.
+
+    `corpus` is the folder of the dialogues that the mixture's `assess` and `correct` come from.
+    """
 
     schedule: Schedule
     mixture: Mixture | None
+    corpus: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,20 @@ def _phase(path: Path, name: str, data: object) -> PhaseConfig:
         raise UsageError(
             f"{path}: phases.{name}: a mixture belongs to stage1, stage2 and stage3, and to no other phase"
         )
-    return PhaseConfig(
-        _dataclass(path, f"phases.{name}", Schedule, values),
-        None if mixture is None else _dataclass(path, f"phases.{name}.mixture", Mixture, mixture),
-    )
+    corpus = values.pop("corpus", None)
+    if corpus is not None and not isinstance(corpus, str):
+        raise UsageError(f"{path}: phases.{name}.corpus: got {corpus!r}, expected a path")
+    schedule = _dataclass(path, f"phases.{name}", Schedule, values)
+    if mixture is None:
+        if corpus is not None:
+            raise UsageError(f"{path}: phases.{name}: a corpus belongs to stage1, stage2 and stage3")
+        return PhaseConfig(schedule, None)
+    lessons = _dataclass(path, f"phases.{name}.mixture", Mixture, mixture)
+    if (corpus is None) != (lessons.assess + lessons.correct == 0):
+        raise UsageError(
+            f"{path}: phases.{name}: a corpus and a mixture with assess or correct belong together; give both or none"
+        )
+    return PhaseConfig(schedule, lessons, None if corpus is None else Path(corpus))
 
 
 def _dataclass(path: Path, where: str, cls: type[Any], data: object) -> Any:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
 from illume_training.dialogue import Packed, Sequence, Writer, pack
 from illume_training.world import Scene, caption_of, render, sample_edit, sample_question, sample_scene
 
@@ -33,6 +34,8 @@ class Mixture:
     edit: int
     reconstruct: int
     drop_text: float = 0.1
+    assess: int = 0  # of the corpus: good pictures, assessed
+    correct: int = 0  # of the corpus: bad ones, assessed and corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class Lessons:
     features: Tensor  # [pictures, 64, C]
 
 
-def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) -> Lessons:
-    """The batch of a seed."""
+def make_lessons(
+    seed: str, mixture: Mixture, writer: Writer, encode: Encode, corpus: DialogueCorpus | None = None
+) -> Lessons:
+    """The batch of a seed; `corpus` is where the lessons `assess` and `correct` come from."""
     rng = Random(seed)
     pictures: list[NDArray[np.uint8]] = []
     later: list[tuple[str, Callable[[NDArray[np.int64]], Sequence]]] = []  # kind, and what writes it once codes exist
@@ -71,6 +76,15 @@ def make_lessons(seed: str, mixture: Mixture, writer: Writer, encode: Encode) ->
     for _ in range(mixture.reconstruct):
         text, index = words(RECONSTRUCT), shown(sample_scene(rng, "train"))
         later.append(("reconstruct", partial(_redraw, writer, text, index, index)))
+
+    if corpus is not None:
+        kinds = ((mixture.assess, corpus.assess), (mixture.correct, corpus.correct))
+        for dialogue in [rng.choice(some) for count, some in kinds for _ in range(count)]:
+            corrected = None
+            if dialogue.corrected_picture:
+                pictures.append(corpus.picture(dialogue))
+                corrected = len(pictures) - 1
+            later.append((dialogue.kind, partial(assess_lesson, writer, dialogue, corrected)))
 
     features, codes = encode(np.stack(pictures))
     groups: dict[str, list[Sequence]] = {}

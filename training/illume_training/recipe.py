@@ -29,6 +29,7 @@ from illume_training.alignment import LanguageTrainer
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
 from illume_training.code_contents import CodeContents, contents_of_codes, load_contents, save_contents
 from illume_training.config import PHASES, TrainingConfig
+from illume_training.corpus_lessons import DialogueCorpus, dialogue_corpus
 from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
 from illume_training.lessons import Lessons, frozen_encoder, make_lessons
@@ -47,6 +48,7 @@ GENERATION = {
     "edit": {"temperature": 0.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
     "reconstruct": {"steps": 10, "diffusion_guidance": 2.5},
 }
+ASSESSING = {"assess": {"max_tokens": 128}}  # says that the model learnt to assess what it draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,9 @@ class Recipe:
         """Writes the checkpoint: weights of all phases, tokenizer, generation defaults."""
         for name in PHASES:
             self._load(name)
-        checkpoint_from_model(self.model, self.config.output, tokenizer=self.tokenizer(), generation_config=GENERATION)
+        taught = any(phase.corpus is not None for phase in self.config.phases.values())
+        generation = GENERATION | ASSESSING if taught else GENERATION
+        checkpoint_from_model(self.model, self.config.output, tokenizer=self.tokenizer(), generation_config=generation)
 
     def tokenizer(self) -> Tokenizer:
         """The text tokenizer; trained once per run."""
@@ -255,12 +259,30 @@ class Recipe:
         mixture = self.config.phases[name].mixture
         assert mixture is not None
 
+        corpus = self._corpus(name, writer)
+
         def batch(step: int) -> Lessons:
-            return make_lessons(f"{self.config.seed}-{name}-{step}", mixture, writer, encode)
+            return make_lessons(f"{self.config.seed}-{name}-{step}", mixture, writer, encode, corpus)
 
         # Chosen once: the choice holds for all threads, also the one that makes the next batch meanwhile.
         with sdpa_kernel(SDPBackend.MATH if self.device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
             self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
+
+    def _corpus(self, name: str, writer: Writer) -> DialogueCorpus | None:
+        """The dialogues of a stage. Raises UsageError where the mixture asks for a kind that they do not hold."""
+        phase = self.config.phases[name]
+        if phase.corpus is None or phase.mixture is None:
+            return None
+        corpus = dialogue_corpus(phase.corpus, writer)
+        for kind, count, there in (
+            ("assess", phase.mixture.assess, corpus.assess),
+            ("correct", phase.mixture.correct, corpus.correct),
+        ):
+            if count and not there:
+                raise UsageError(
+                    f"{phase.corpus}: has no dialogue of the kind {kind}, of which {name} mixes in {count}"
+                )
+        return corpus
 
     @torch.no_grad()
     def _contents(self) -> CodeContents:

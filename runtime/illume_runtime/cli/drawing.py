@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from illume_runtime.pipeline import ImageSampling, Picture, Pipeline, Progress
 
     OnPreview = Callable[[Picture], None]
-    Drawing = Callable[[Pipeline, ImageSampling, Callable[[Progress], None], OnPreview | None], list[Picture]]
+    Found = list[Picture] | tuple[list[Picture], dict[str, Any]]  # pictures, or with more about them
+    Drawing = Callable[[Pipeline, ImageSampling, Callable[[Progress], None], OnPreview | None], Found]
 
 
 def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawing: Drawing) -> int:
@@ -39,17 +40,18 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
             note(args, f"{written['file']}  preview of picture {picture.request}")
 
         with tracer.span(verb, "request"), ProgressBar() as bar:
-            pictures = drawing(
+            found = drawing(
                 pipeline,
                 sampling,
                 lambda step: bar.update(step.phase, step.done, step.total),
                 write_preview if preview_paths else None,
             )
+            pictures, more = found if isinstance(found, tuple) else (found, {})
             draw_ms = stopwatch.lap_ms()
             written = []
             for path, picture in zip(paths, pictures, strict=True):
                 with tracer.span("png"):
-                    written.append(write_picture(path, picture, about))
+                    written.append(write_picture(path, picture, {**about, **more}))
     result = {
         "verb": verb,
         "bundle": pipeline.bundle.name,
@@ -60,6 +62,9 @@ def draw_to_files(args: argparse.Namespace, verb: str, num_pictures: int, drawin
         "png_ms": stopwatch.lap_ms(),
     }
     lines = [f"{fact['file']}  seed {fact['seed']}, picture {fact['request']}" for fact in written]
+    if "assessment" in more:
+        overall = more["assessment"]["overall"]
+        lines.append(f"the best of {len(more['scores'])}, score {overall['score']:.3f}: {overall['analysis']}")
     lines.append(f"loaded in {load_ms / 1e3:.2f} s, drawn in {draw_ms / 1e3:.2f} s")
     print_result(args, result, "\n".join(lines))
     return 0
@@ -77,6 +82,6 @@ def options_given(args: argparse.Namespace) -> dict[str, float | str]:
         "repetition_penalty",
         "double_sampling",
     )
-    names = (*pictures, "temperature", "top_k", "top_p", "min_p")
+    names = (*pictures, "temperature", "top_k", "top_p", "min_p", "best_of", "redraw_below")
     given = {name: getattr(args, name, None) for name in names}
     return {name: value for name, value in given.items() if value is not None}

@@ -51,6 +51,9 @@ VERBS: dict[str, Verb] = {
     "edit": Verb("illume_runtime.cli.edit", "change a picture as an instruction says"),
     "reconstruct": Verb("illume_runtime.cli.reconstruct", "draw a picture again from its visual tokens"),
     "eval": Verb("illume_training.evaluation.cli_eval", "measure answers and pictures with an independent checker"),
+    "enhance generate": Verb("illume_runtime.cli.enhance_generate", "draw a corpus from a file of prompts"),
+    "enhance assess": Verb("illume_training.enhancement.cli_assess", "judge the pictures of a corpus"),
+    "enhance build": Verb("illume_training.enhancement.cli_build", "make lessons of a corpus and its assessments"),
     "profile": Verb("illume_runtime.cli.profile", "where the milliseconds go, stage by stage"),
     "train": Verb("illume_training.cli_train", "train a checkpoint by the three-stage recipe", "export"),
 }
@@ -112,16 +115,23 @@ def _run(words: list[str]) -> int:
         except PackageNotFoundError:
             raise UnavailableError("illume-rt is not installed here; install it with: pip install -e .") from None
         return 0
-    verb = VERBS.get(words[0])
+    name = _verb_of(words)
+    verb = VERBS.get(name)
     if verb is None:
-        raise UsageError(f"there is no verb {words[0]!r}; the verbs are {', '.join(VERBS)}")
-    parser = VerbParser(prog=f"illume {words[0]}", description=verb.summary)
+        raise UsageError(f"there is no verb {name!r}; the verbs are {', '.join(VERBS)}")
+    parser = VerbParser(prog=f"illume {name}", description=verb.summary)
     try:
         module = importlib.import_module(verb.module)
         module.add_arguments(parser)
-        return int(module.run(parser.parse_args(words[1:])))
+        return int(module.run(parser.parse_args(words[len(name.split()) :])))
     except ImportError as error:
         raise _import_error(error, verb) from error
+
+
+def _verb_of(words: list[str]) -> str:
+    """The verb of a command line: one word, or two where the first is only part of a name."""
+    pair = " ".join(words[:2])
+    return pair if pair in VERBS else words[0]
 
 
 def _import_error(error: ImportError, verb: Verb) -> ImportError | UnavailableError:
@@ -143,7 +153,7 @@ def _fail(words: list[str], message: str, code: int) -> int:
 
         traceback.print_exc()
     line = " ".join(message.split())
-    who = f"illume {words[0]}" if words and words[0] in VERBS else "illume"
+    who = f"illume {_verb_of(words)}" if words and _verb_of(words) in VERBS else "illume"
     _put(f"{who}: error: {line}\n", sys.stderr)
     _put(json.dumps({"error": {"message": line, "exit_code": code}}) + "\n" if "--json" in words else "", sys.stdout)
     return code

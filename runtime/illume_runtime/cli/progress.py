@@ -36,8 +36,8 @@ class ProgressBar:
             self._stream.write(CLEAR_LINE)
             self._stream.flush()
 
-    def update(self, phase: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of the phase are finished."""
+    def update(self, phase: str, done: int, total: int, *, rate: bool = False) -> None:
+        """Show that `done` of `total` steps of the phase are finished, and with `rate` how many in a second."""
         if not self._visible:
             return
         now_s = monotonic()
@@ -46,12 +46,15 @@ class ProgressBar:
         elif now_s - self._drawn_s < REDRAW_S and done < total:
             return
         self._drawn_s = now_s
-        self._stream.write(CLEAR_LINE + self._line(done, total, now_s))
+        self._stream.write(CLEAR_LINE + self._line(done, total, now_s, rate))
         self._stream.flush()
 
-    def _line(self, done: int, total: int, now_s: float) -> str:
+    def _line(self, done: int, total: int, now_s: float, rate: bool) -> str:
         filled = BAR_WIDTH * done // max(total, 1)
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
         finished = done - self._first_step
-        left = f"  {(now_s - self._phase_start_s) / finished * (total - done):.1f} s left" if finished else ""
+        elapsed_s = now_s - self._phase_start_s
+        left = f"  {elapsed_s / finished * (total - done):.1f} s left" if finished else ""
+        if rate and finished:
+            left = f"  {finished / elapsed_s:.1f}/s{left}"
         return f"{self._phase:<12} {bar} {done}/{total}{left}"

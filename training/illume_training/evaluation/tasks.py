@@ -31,7 +31,7 @@ from illume_training.world import (
 from illume_training.world.palette import IMAGE_SIZE
 
 if TYPE_CHECKING:
-    from illume_runtime.pipeline import ImageSampling, Picture, Pipeline
+    from illume_runtime.pipeline import ImageSampling, Pipeline
 
 Pixels = NDArray[np.uint8]
 
@@ -84,7 +84,7 @@ def _draw(
     outcomes = []
     pictures = pipeline.draw_many([caption.text for caption in captions], sampling=sampling)
     for caption, picture in zip(captions, pictures, strict=True):
-        after, seen = _seen(picture)
+        after, seen = seen_in(picture.image)
         checks = caption_checks(seen, caption)
         wrong = [aspect for aspect, right in checks.items() if not right and aspect != "all"]
         got = f"seen: {picture_words(seen)}"
@@ -105,7 +105,7 @@ def _edit(
     pictures = pipeline.edit_many(shown, [edit.text for edit in edits], sampling=sampling)
     for edit, pixels, picture in zip(edits, shown, pictures, strict=True):
         new = [o for o in edit.target.objects if o not in edit.source.objects] if edit.kind == "add" else [None]
-        after, seen = _seen(picture)
+        after, seen = seen_in(picture.image)
         faults = scene_faults(seen, edit.target, new[0])
         checks = {"all": not faults, edit.kind: not faults}
         outcomes.append(_redrawn(checks, edit.text, edit.target, faults, pixels, after))
@@ -120,7 +120,7 @@ def _reconstruct(
     outcomes = []
     pictures = pipeline.reconstruct_many(shown, sampling=sampling)
     for scene, pixels, picture in zip(scenes, shown, pictures, strict=True):
-        after, seen = _seen(picture)
+        after, seen = seen_in(picture.image)
         faults = scene_faults(seen, scene)
         outcomes.append(_redrawn({"all": not faults}, "the same picture", scene, faults, pixels, after))
     return outcomes
@@ -132,11 +132,10 @@ def _redrawn(
     return Outcome(checks, prompt, describe(scene), "; ".join(faults), before, after)
 
 
-def _seen(picture: Picture) -> tuple[Pixels, SeenPicture]:
+def seen_in(image: Image.Image) -> tuple[Pixels, SeenPicture]:
     """The picture's pixels, brought to the world's size, and what the checker sees in them."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    image = picture.image if picture.image.size == size else picture.image.resize(size, Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
+    pixels = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
     return pixels, see(pixels)
 
 

@@ -15,7 +15,7 @@ from illume_training.world.palette import COLORS, SHAPES
 from illume_training.world.scene import Background, Scene, SceneObject
 
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six")
-_SIZE_WORDS: Final = {"small": ("small", "little", "tiny"), "medium": ("medium",), "large": ("large", "big")}
+SIZE_WORDS: Final = {"small": ("small", "little", "tiny"), "medium": ("medium",), "large": ("large", "big")}
 _MARGIN: Final = 20  # pixels by which two centres must differ to be called left or above
 
 
@@ -115,6 +115,11 @@ def region_words(row: int, column: int) -> str:
     return "center" if (vertical, horizontal) == ("middle", "center") else f"{vertical} {horizontal}"
 
 
+def plural(shape: str) -> str:
+    """The word for several."""
+    return shape + ("es" if shape == "cross" else "s")
+
+
 def unique_objects(scene: Scene) -> list[SceneObject]:
     """Objects whose shape and colour no other object shares."""
     kinds = Counter(o.kind for o in scene.objects)
@@ -148,17 +153,13 @@ def _only(scene: Scene, group: Group) -> SceneObject:
 
 
 def _phrase(group: Group, rng: Random) -> str:
-    words = [rng.choice(_SIZE_WORDS[group.size])] if group.size else []
+    words = [rng.choice(SIZE_WORDS[group.size])] if group.size else []
     words += [group.color] if group.color else []
-    words.append(_plural(group.shape) if group.count > 1 else group.shape)
+    words.append(plural(group.shape) if group.count > 1 else group.shape)
     if group.count > 1:
         return " ".join([NUMBERS[group.count], *words])
     article = "one" if rng.random() < 0.1 else "an" if words[0][0] in "aeiou" else "a"
     return " ".join([article, *words])
-
-
-def _plural(shape: str) -> str:
-    return shape + ("es" if shape == "cross" else "s")
 
 
 def _relation_words(word: str, rng: Random) -> str:
@@ -211,7 +212,7 @@ def _count(scene: Scene, rng: Random) -> Question:
     if pick < 0.7:
         shape = rng.choice(scene.objects).shape if rng.random() < 0.8 else rng.choice(SHAPES)
         number = sum(o.shape == shape for o in scene.objects)
-        return Question("count", f"how many {_plural(shape)} are there?", NUMBERS[number])
+        return Question("count", f"how many {plural(shape)} are there?", NUMBERS[number])
     color = rng.choice(scene.objects).color if rng.random() < 0.8 else rng.choice(tuple(COLORS))
     return Question(
         "count", f"how many {color} objects are there?", NUMBERS[sum(o.color == color for o in scene.objects)]

@@ -1,0 +1,40 @@
+"""The figures of docs/self-enhancement.md: AUROC, agreement, and the page that they are written into."""
+
+import numpy as np
+import pytest
+
+from benchmarks import enhance
+from illume_runtime.enhance.assessment import assessment
+
+
+@pytest.mark.parametrize(
+    ("scores", "right", "expected"),
+    [([0.9, 0.8, 0.1], [1, 1, 0], 1.0), ([0.1, 0.9], [1, 0], 0.0), ([0.5, 0.5, 0.5], [1, 0, 0], 0.5)],
+    ids=["all in order", "reversed", "ties"],
+)
+def test_auroc(scores, right, expected):
+    assert enhance.auroc(np.array(scores), np.array(right, bool)) == expected
+
+
+def test_agreement_counts_a_dimension_only_where_both_judge_it():
+    def one(score, **dimensions):
+        return assessment("1", "p", "j", {name: (value, "a") for name, value in dimensions.items()}, score, "a")
+
+    found = [one(0.9, object=1.0), one(0.2, object=0.0, count=1.0), one(0.6)]
+    truth = [one(1.0, object=1.0), one(0.0, object=1.0), one(0.0, color=1.0)]
+    assert enhance.agreement(found, truth) == pytest.approx(
+        {"agreement": 2 / 3, "agreement, object": 0.5, "AUROC": 1.0}
+    )
+
+
+def test_the_page_takes_a_section():
+    text = enhance.PAGE.read_text(encoding="utf-8")
+    assert f"{enhance.BEGIN}\nnew\n{enhance.END}" in enhance.page_with(text, "new")
+    with pytest.raises(ValueError, match="expected the lines"):
+        enhance.page_with("above", "new")
+
+
+def test_seeds_are_a_mean_and_a_range():
+    page = enhance.section([{"draw: all": 0.1}, {"draw: all": 0.3}], [{"draw: all": 0.4, "best of 1: ms": 90.4}], {}, 4)
+    assert "| draw: all | 0.200 (0.100 to 0.300) | 0.400 |" in page
+    assert "| best of 1: ms |  | 90 |" in page
