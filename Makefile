@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench wheel train nightly clean
+.PHONY: demo test check bench wheel kernels train nightly clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ bench: $(READY)  ## benchmarks beside their peers: benchmarks/results/*.json and
 
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .
+
+kernels: $(READY)  ## compile the CUDA kernels ahead of time (needs nvcc)
+	$(BIN)/python -m illume_kernels.build
 
 train: $(READY)  ## train illume-tiny from nothing: hours on two cores, minutes on a GPU; resumes where it stopped
 	$(BIN)/illume train training/configs/illume-tiny.toml

@@ -66,9 +66,10 @@ class PeakMemory:
 
 @dataclass(frozen=True, slots=True)
 class ProfilerCost:
-    """Drawings with and without spans, in turn, and what the spans should cost by their number and the time of one.
+    """Drawings with and without spans, in pairs, and what the spans should cost by their number and the time of one.
 
-    On a machine that does other work too the second is the surer figure: the first is a small difference of two times.
+    `overhead` is the median over the pairs: what slows the machine for a while slows both drawings of a pair. On a
+    machine that does much other work `counted_overhead` is the surer figure still.
     """
 
     traced: Times
@@ -81,7 +82,7 @@ class ProfilerCost:
     @classmethod
     def of(cls, traced_s: Sequence[float], untraced_s: Sequence[float], spans: int, span_s: float) -> ProfilerCost:
         traced, untraced = Times.of_seconds(traced_s), Times.of_seconds(untraced_s)
-        overhead = traced.median_ms / untraced.median_ms - 1
+        overhead = float(np.median([t / u - 1 for t, u in zip(traced_s, untraced_s, strict=True)]))
         counted = spans * span_s * 1e3 / untraced.median_ms
         return cls(traced, untraced, round(overhead, 5), spans, round(span_s * 1e6, 3), round(counted, 5))
 

@@ -37,8 +37,7 @@ class RuntimeSide:
         sides = (embeds_of_prompt(self._engine, p, []) for p in (prompt.conditional, prompt.unconditional))
         self._codes = draw_codes(
             self._engine,
-            self._schedule,
-            [TokenRequest(*sides, request=0)],
+            [TokenRequest(self._schedule, *sides, request=0)],
             self._sampling,
             tracer=NULL_TRACER,
             code_color=None,

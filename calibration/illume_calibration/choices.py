@@ -62,9 +62,17 @@ def choices_of(recipe: Recipe, stage: str) -> Iterator[tuple[str, Recipe, StageR
     for method in METHODS:
         how = replace(base, weights="int8", activations="int8", weight_only=())
         yield f"W8A8 {method}", replace(recipe, method=method), how
-    yield "W8A8, all layers", recipe, replace(base, weights="int8", activations="int8", keep=(), weight_only=())
-    yield "W8", recipe, replace(base, weights="int8", activations="float32")
-    yield "W4 in groups of 32", recipe, replace(base, weights="int4", activations="float32")
+    whole = replace(base, weights="int8", activations="int8", keep=(), weight_only=())
+    yield "W8A8, all layers", recipe, whole
+    eight = replace(base, weights="int8", activations="int8", weight_only=())
+    for scaling in ("smoothquant", "awq"):
+        yield f"W8A8 {recipe.method} {scaling}", recipe, replace(eight, scaling=scaling)
+    four = replace(base, weights="int4", activations="float32")
+    for name, weights in (("W8", replace(base, weights="int8", activations="float32")), ("W4", four)):
+        yield name, recipe, weights
+        yield f"{name} gptq", recipe, replace(weights, rounding="gptq")
+        yield f"{name} awq", recipe, replace(weights, scaling="awq")
+        yield f"{name} awq gptq", recipe, replace(weights, scaling="awq", rounding="gptq")
 
 
 def rows_of(bundle: Bundle, data: Path, recipe: Recipe, threads: int | None) -> Iterator[Row]:

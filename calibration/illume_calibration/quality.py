@@ -122,14 +122,15 @@ def compare_stage(
 ) -> tuple[StageQuality, list[LayerQuality]]:
     """The stage of both bundles on the inputs of the calls, and each of its layers."""
     with TemporaryDirectory() as folder:
+        models = [graph_from_stage(bundle.path, bundle.stage(name)) for bundle in (reference, quantized)]
+        made = {tensor for node in models[1].graph.node for tensor in node.output}
+        # What folded scales have changed has another name in the quantized graph, and nothing to be compared with.
+        layers = [layer for layer in layers_of(models[0].graph) if layer.output in made]
+        outputs_of_layers = {layer.name: layer.output for layer in layers}
+        taps = list(outputs_of_layers.values())
         sessions = []
-        outputs_of_layers: dict[str, str] = {}
-        for bundle, side in ((reference, "float"), (quantized, "quantized")):
-            model = graph_from_stage(bundle.path, bundle.stage(name))
-            if not outputs_of_layers:
-                outputs_of_layers = {layer.name: layer.output for layer in layers_of(model.graph)}
+        for bundle, model, side in zip((reference, quantized), models, ("float", "quantized"), strict=True):
             path = Path(folder, f"{side}.onnx")
-            taps = list(outputs_of_layers.values())
             save_graph(with_taps(model, taps), path)
             sessions.append(_Tapped(path, bundle, name, taps, threads))
         last_layer = list(outputs_of_layers.values())[-1]

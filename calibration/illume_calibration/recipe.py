@@ -8,6 +8,9 @@
     activations = "int8"                 # int8, float32 (weights alone)
     keep = ["inp", "out"]                # layers that stay in float32: shell patterns, @first_conv, @last_conv, @last
     weight_only = ["time.*"]             # layers with float32 activations
+    scaling = "smoothquant"              # of channels: none, smoothquant, awq
+    rounding = "gptq"                    # of weights: nearest, gptq
+    group_size = 32                      # of int4 weights: 16, 32, 64, 128
 
     [bars]
     agreement = 0.99
@@ -30,7 +33,7 @@ import tomllib
 from illume_calibration.layers import Layer
 from illume_calibration.ranges import Method
 from illume_runtime.errors import UsageError
-from illume_runtime.quantization import Activations, Bars, Weights
+from illume_runtime.quantization import Activations, Bars, Rounding, Scaling, Weights
 from illume_runtime.typed_json import value_from_json
 
 FOLDER: Final = Path(__file__).parent / "recipes"
@@ -48,6 +51,8 @@ class StageRecipe:
     group_size: int = 32  # of int4
     keep: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
+    scaling: Scaling = "none"
+    rounding: Rounding = "nearest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,7 @@ def _json_of(stage: StageRecipe) -> dict[str, Any]:
 def _value(key: str, value: str, text: str) -> Any:
     if key in ("keep", "weight_only"):
         return [item for item in value.split(",") if item]
-    if key in ("weights", "activations"):
+    if key in ("weights", "activations", "scaling", "rounding"):
         return value
     try:
         return int(value)

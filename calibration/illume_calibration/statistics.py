@@ -9,15 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_calibration.histogram import Histogram
+from illume_calibration.row_sample import RowSample
 
 
 @dataclass(slots=True)
 class TensorStatistics:
-    """Magnitudes of a tensor, and the largest one of each of its channels [C] (axis `axis`)."""
+    """Magnitudes of a tensor, and the largest one of each of its channels [C] (axis `axis`).
+
+    What goes into a product (`axis` -1) leaves a sample of its rows too.
+    """
 
     axis: int
     histogram: Histogram = field(default_factory=Histogram)
     channels: NDArray[np.float32] | None = None
+    sample: RowSample = field(default_factory=RowSample)
 
     def add(self, values: NDArray[np.floating]) -> None:
         """Count the values. Raises ValueError if one is not finite."""
@@ -25,6 +30,20 @@ class TensorStatistics:
         axis = self.axis % values.ndim
         largest = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis)).astype(np.float32)
         self.channels = largest if self.channels is None else np.maximum(self.channels, largest)
+        if self.axis == -1:
+            self.sample.add(values)
+
+    def scaled_histogram(self, divisors: NDArray[np.float32]) -> Histogram:
+        """The magnitudes of the sampled rows, each channel divided by its divisor [C]; the largest is that of all rows.
+
+        Raises ValueError if no rows were kept.
+        """
+        if self.channels is None or not len(self.sample.rows):
+            raise ValueError("has no sample of rows")
+        histogram = Histogram()
+        histogram.add((self.channels / divisors).max(keepdims=True))
+        histogram.add(self.sample.rows / divisors)
+        return histogram
 
 
 @dataclass(slots=True)
@@ -50,6 +69,10 @@ def arrays_from_statistics(statistics: Statistics) -> dict[str, NDArray[Any]]:
             arrays[f"{key}|facts"] = np.array([found.axis, histogram.exponent, histogram.largest])
             if found.channels is not None:
                 arrays[f"{key}|channels"] = found.channels
+            if found.sample.seen:
+                arrays[f"{key}|rows"] = found.sample.rows
+                arrays[f"{key}|numbers"] = found.sample.numbers
+                arrays[f"{key}|seen"] = np.array(found.sample.seen)
     return arrays
 
 
@@ -67,5 +90,9 @@ def statistics_from_arrays(arrays: dict[str, NDArray[Any]]) -> Statistics:
             found.histogram.exponent, found.histogram.largest = int(exponent), largest
             found.histogram.counts = arrays[f"{stage}|{rest[0]}|counts"]
             found.channels = arrays.get(f"{stage}|{rest[0]}|channels")
+            if f"{stage}|{rest[0]}|seen" in arrays:
+                found.sample.rows = arrays[f"{stage}|{rest[0]}|rows"]
+                found.sample.numbers = arrays[f"{stage}|{rest[0]}|numbers"]
+                found.sample.seen = int(arrays[f"{stage}|{rest[0]}|seen"])
             of_stage.tensors[rest[0]] = found
     return statistics

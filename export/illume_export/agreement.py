@@ -12,11 +12,13 @@ from PIL import Image
 from illume_export.greedy import GreedyPipeline, GreedyTokens
 from illume_export.pictures import drawn_pictures
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.sampling import Quality
 from illume_runtime.schedule import Codes
 
 TIE = 1e-2  # logits: where the best two are nearer than their rounding, either choice is right
 GUIDANCE = 2.0
 MAX_TOKENS = 48
+SIZES = ((256, 256), (300, 220), (150, 260))  # width, height of pictures for a model that takes any
 QUESTIONS = (
     "describe the picture",
     "what color is the {shape}?",
@@ -75,13 +77,17 @@ class Agreement:
         return self.difference is None or self.difference.tie
 
 
-def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: int) -> Iterator[Agreement]:
-    """`count` questions, drawings and edits each, one at a time."""
+def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int | None, count: int) -> Iterator[Agreement]:
+    """`count` questions, drawings and edits each, one at a time; pictures are of one size, or of several for None."""
     answering = TextSampling(temperature=0.0, max_tokens=MAX_TOKENS, repetition_penalty=1.0)
-    drawing = ImageSampling(temperature=0.0, guidance=GUIDANCE, repetition_penalty=1.0, steps=1)
-    pictures = drawn_pictures(max(count, 1), size, seed=1)
+    quality: Quality | None = "draft" if "vq_decoder" in pipeline.bundle.stages else None  # only tokens are compared
+    drawing = ImageSampling(temperature=0.0, guidance=GUIDANCE, repetition_penalty=1.0, steps=1, quality=quality)
     requests = zip(
-        pictures, texts_of(QUESTIONS, count), texts_of(PROMPTS, count), texts_of(INSTRUCTIONS, count), strict=False
+        pictures_of(size, count),
+        texts_of(QUESTIONS, count),
+        texts_of(PROMPTS, count),
+        texts_of(INSTRUCTIONS, count),
+        strict=False,
     )
     for pixels, question, prompt, instruction in requests:
         picture = Image.fromarray(pixels)
@@ -92,6 +98,13 @@ def agreements(pipeline: Pipeline, reference: GreedyPipeline, size: int, count: 
         (edited,) = pipeline.edit(picture, instruction, sampling=drawing)
         expected = reference.draw(instruction, pixels, guidance=GUIDANCE)
         yield agreement("edit", instruction, flat(edited.codes), expected)
+
+
+def pictures_of(size: int | None, count: int) -> Iterator[np.ndarray]:
+    """Pictures [Y, X, 3] uint8, squares of the size; for None they have the SIZES in turn."""
+    drawn = drawn_pictures(max(count, 1), size or max(max(one) for one in SIZES), seed=1)
+    for number, pixels in enumerate(drawn):
+        yield pixels if size else np.asarray(Image.fromarray(pixels).resize(SIZES[number % len(SIZES)]))
 
 
 def flat(codes: Codes) -> np.ndarray:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import torch
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.onnx_from_stage import onnx_from_stage
+from illume_export.onnx_weights import store_weights, stored_array
 from illume_export.parity import parity_of
 from illume_export.plan import Plan, PlannedStage
 from illume_runtime.bundle import Bundle
@@ -33,7 +33,7 @@ from illume_runtime.manifest import (
 )
 from illume_runtime.typed_json import json_from_value
 
-MAX_INLINE_BYTES = 1_500_000_000  # a protobuf file holds at most 2 GiB
+MAX_INLINE_BYTES = 64 << 20  # more lies beside the graph, where it is mapped; what is in it is read and copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ def bundle_from_plan(
         (folder / "stages").mkdir()
         for done, planned in enumerate(wanted):
             on_stage(planned.stage.name, done, len(wanted))
-            result = _built(planned, folder) if planned.action == "build" else _reused(planned, plan, folder)
+            result = (
+                _built(planned, folder, checkpoint) if planned.action == "build" else _reused(planned, plan, folder)
+            )
             on_result(result)
             results.append(result)
         tables = _write_tables(checkpoint, folder)
@@ -75,7 +77,7 @@ def bundle_from_plan(
             "schema_version": SCHEMA_VERSION,
             "family": checkpoint.family,
             "name": checkpoint.name,
-            "precision": "float32",
+            "precision": checkpoint.precision,
             "tools": tools(),
             "files": _files(folder),
             "stages": {result.spec.name: json_from_value(result.spec) for result in results},
@@ -98,14 +100,14 @@ def tools() -> dict[str, str]:
     }
 
 
-def _built(planned: PlannedStage, folder: Path) -> StageResult:
+def _built(planned: PlannedStage, folder: Path, checkpoint: Checkpoint) -> StageResult:
     start = monotonic()
     stage = planned.stage
     name = f"stages/{stage.name}.onnx"
     path = folder / name
-    model = onnx_from_stage(stage)
-    external = f"{stage.name}.onnx.data" if planned.weight_bytes > MAX_INLINE_BYTES else None
-    ir.save(model, path, external_data=external)
+    model, weights = onnx_from_stage(stage)
+    beside = planned.weight_bytes > MAX_INLINE_BYTES
+    num_bytes = store_weights(model, weights, path, checkpoint.precision, beside=beside)
     onnx.checker.check_model(path)
     spec = StageSpec(
         name=stage.name,
@@ -113,13 +115,13 @@ def _built(planned: PlannedStage, folder: Path) -> StageResult:
         opset=stage.opset,
         inputs=stage.inputs,
         outputs=stage.outputs,
-        weight_bytes=planned.weight_bytes,
+        weight_bytes=num_bytes,
         params=planned.params,
         flops=stage.flops,
         source_sha256=planned.source_sha256,
-        parity=parity_of(stage, path),
+        parity=parity_of(stage, path) if checkpoint.compared else None,
     )
-    return StageResult(spec, "built", monotonic() - start, path.stat().st_size)
+    return StageResult(spec, "built", monotonic() - start, _file_bytes(folder, spec))
 
 
 def _reused(planned: PlannedStage, plan: Plan, folder: Path) -> StageResult:
@@ -127,15 +129,21 @@ def _reused(planned: PlannedStage, plan: Plan, folder: Path) -> StageResult:
     spec = plan.existing[planned.stage.name]
     for path in (plan.output / "stages").glob(f"{spec.name}.onnx*"):
         shutil.copyfile(path, folder / "stages" / path.name)  # a copy: a bundle has no links
-    return StageResult(spec, "reused", monotonic() - start, (folder / spec.file).stat().st_size)
+    return StageResult(spec, "reused", monotonic() - start, _file_bytes(folder, spec))
+
+
+def _file_bytes(folder: Path, spec: StageSpec) -> int:
+    """The graph and what lies beside it."""
+    return sum(path.stat().st_size for path in (folder / "stages").glob(f"{spec.name}.onnx*"))
 
 
 def _write_tables(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     (folder / "tables").mkdir()
     entries = {}
-    for name, array in checkpoint.tables.items():
+    for name, tensor in checkpoint.tables.items():
         file = f"tables/{name}.npy"
-        _write_array(folder / file, np.ascontiguousarray(array))
+        array = stored_array(tensor, checkpoint.precision)
+        _write_array(folder / file, array)
         entries[name] = {"file": file, "dtype": str(array.dtype), "shape": list(array.shape)}
     return entries
 

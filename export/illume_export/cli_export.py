@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from illume_export.bundle_from_plan import StageResult, bundle_from_plan
 from illume_export.checkpoint import Checkpoint
-from illume_export.families import family_from_folder, family_of_parts
+from illume_export.cli_checkpoint import add_checkpoint, checkpoint_from_args
+from illume_export.families import random_checkpoint
 from illume_export.plan import Plan, plan_from_checkpoint
 from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, example
@@ -21,16 +23,15 @@ from illume_runtime.typed_json import json_from_value
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    add_checkpoint(parser)
     parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder with config.json and model.safetensors"
-    )
-    parser.add_argument("--mllm", metavar="DIR", help="ILLUME+: folder of the language model, instead of CHECKPOINT")
-    parser.add_argument("--tokenizer", metavar="DIR", help="ILLUME+: folder of the vision tokenizer, DualViTok")
-    parser.add_argument(
-        "--decoder", metavar="DIR", help="ILLUME+: folder of the diffusion decoder; without: draft only"
+        "--random-weights", metavar="MODEL", help="random weights in the size of illume-plus-3b or illume-plus-7b"
     )
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--stages", metavar="A,B", help="build only these; the others are kept, if they are there")
+    parser.add_argument(
+        "--no-compare", action="store_true", help="do not run the stages: a large one takes 4 bytes a weight in memory"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes, and stop")
     parser.add_argument("--force", action="store_true", help="build every stage, also an unchanged one")
     add_json(parser)
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     only = [name.strip() for name in args.stages.split(",")] if args.stages is not None else []
     checkpoint = _checkpoint(args)
+    if args.no_compare:
+        checkpoint = dataclasses.replace(checkpoint, compared=False)
     plan = plan_from_checkpoint(checkpoint, output, only=only, force=args.force)
     if args.dry_run:
         print_result(args, plan_data(checkpoint, plan), plan_text(plan))
@@ -73,28 +76,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint:
-    parts = [args.mllm, args.tokenizer, args.decoder]
-    if args.checkpoint is not None and any(parts):
-        raise UsageError("CHECKPOINT and --mllm, --tokenizer, --decoder exclude each other; give one or the others")
-    if args.checkpoint is None and (args.mllm is None or args.tokenizer is None):
-        raise UsageError("expected CHECKPOINT, or both --mllm and --tokenizer (and --decoder, if there is one)")
-    found: Checkpoint
-    if args.checkpoint is not None:
-        folder = Path(args.checkpoint)
-        found = family_from_folder(folder).checkpoint_from_folder(folder)
-    else:
-        family = family_of_parts()
-        folders = family.Folders(*(Path(part) if part is not None else None for part in parts))
-        found = family.checkpoint_from_folders(folders)
-    return found
+    if args.random_weights is None:
+        return checkpoint_from_args(args)
+    if any((args.checkpoint, args.mllm, args.tokenizer, args.decoder)):
+        raise UsageError("--random-weights takes no checkpoint; leave out one of the two")
+    return random_checkpoint(args.random_weights)
 
 
 def result_line(result: StageResult) -> str:
     """One line about a finished stage."""
     parity = result.spec.parity
+    compared = (
+        "not compared with PyTorch"
+        if parity is None
+        else f"error {parity.max_abs_error:.1e} (at most {parity.tolerance:.0e}, {parity.cases} cases)"
+    )
     return (
         f"{result.spec.name:<16} {result.action:<7} {result.seconds:5.1f} s  {megabytes(result.file_bytes):>8}  "
-        f"error {parity.max_abs_error:.1e} (at most {parity.tolerance:.0e}, {parity.cases} cases)"
+        f"{compared}"
     )
 
 

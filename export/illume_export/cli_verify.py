@@ -13,7 +13,9 @@ import numpy as np
 from illume_calibration.cli_gate import add_gate, run_gate
 from illume_export.agreement import Agreement, agreements
 from illume_export.checkpoint import Checkpoint
-from illume_export.families import family_from_folder
+from illume_export.cli_checkpoint import add_checkpoint, checkpoint_from_args
+from illume_export.families import family_of
+from illume_export.onnx_weights import stored_array
 from illume_export.parity import max_abs_error, run_from_onnx
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.output import print_result
@@ -25,7 +27,6 @@ from illume_runtime.pipeline import Pipeline
 
 REQUESTS_PER_KIND = 50
 KINDS = ("describe", "draw", "edit")
-ANY_SIZE = 256  # pixels of the pictures for a model that takes any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,7 @@ class StageError:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` made")
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", nargs="?", help="folder with config.json and model.safetensors"
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--requests",
         type=int,
@@ -64,16 +63,15 @@ def run(args: argparse.Namespace) -> int:
     """Check the files, every stage and table, then the tokens of whole requests. Exit code 6 if anything differs."""
     if args.quality is not None:
         return run_gate(args)
-    if args.checkpoint is None:
+    if args.checkpoint is None and args.mllm is None:
         raise UsageError("CHECKPOINT is missing; name the checkpoint to compare with, or a float bundle with --quality")
     if args.requests < 0:
         raise UsageError(f"--requests: expected 0 or more, got {args.requests}")
-    path, folder = Path(args.bundle), Path(args.checkpoint)
+    path = Path(args.bundle)
     bundle = Bundle.open(path, verify=True)
     if bundle.manifest.quantization is not None:
         raise UsageError(f"{path} is quantized: compare it with the float bundle: illume verify {path} --quality FLOAT")
-    family = family_from_folder(folder)
-    checkpoint: Checkpoint = family.checkpoint_from_folder(folder)
+    checkpoint = checkpoint_from_args(args)
     stages = [stage for stage in checkpoint.stages if stage.name in bundle.stages]
     total = len(stages) + len(KINDS) * args.requests
     differences, requests = _differences_of_tables(bundle, checkpoint), []
@@ -83,23 +81,26 @@ def run(args: argparse.Namespace) -> int:
             errors = stage.errors(run_from_onnx(path / "stages" / f"{stage.name}.onnx"))
             differences.append(StageError(stage.name, max(errors), stage.tolerance))
         if args.requests:
-            size = int(checkpoint.specification["preprocessing"].get("image_size", [ANY_SIZE])[0])
-            reference = family.pipeline_from_checkpoint(checkpoint)
+            size = checkpoint.specification["preprocessing"].get("image_size", [None])[0]
+            reference = family_of(checkpoint.family).pipeline_from_checkpoint(checkpoint)
             for agreement in agreements(Pipeline.load(bundle), reference, size, args.requests):
                 requests.append(agreement)
                 bar.update("tokens", len(stages) + len(requests), total)
     failed = [d.name for d in differences if not d.ok] + [f"{r.kind}: {r.text}" for r in requests if not r.ok]
     print_result(args, _data(path, differences, requests), text_of(differences, requests))
     if failed:
-        print(f"illume verify: error: {path} differs from {folder} in: {'; '.join(failed)}", file=sys.stderr)
+        print(
+            f"illume verify: error: {path} differs from {args.checkpoint or args.mllm} in: {'; '.join(failed)}",
+            file=sys.stderr,
+        )
         return QualityError.exit_code
     return 0
 
 
 def _differences_of_tables(bundle: Bundle, checkpoint: Checkpoint) -> list[StageError]:
     found = []
-    for name, array in checkpoint.tables.items():
-        error = max_abs_error(np.asarray(bundle.table(name)), array)
+    for name, tensor in checkpoint.tables.items():
+        error = max_abs_error(np.asarray(bundle.table(name)), stored_array(tensor, checkpoint.precision))
         found.append(StageError(f"table {name}", error, 0.0))
     return found
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from illume_export.cached_decoder import OPSET as CACHE_OPSET
 from illume_export.cached_decoder import CachedDecoder
 from illume_export.decoder_parity import PromptEmbeds, decoder_errors
-from illume_export.flops import flops_of
+from illume_export.flops import flops_of_shapes
 from illume_export.models.language_model import LanguageModel
 from illume_export.parity import module_errors
 from illume_export.stage import Stage
@@ -58,7 +58,7 @@ def decoder_stage(model: LanguageModel, prompt_embeds: PromptEmbeds) -> Stage:
             *(TensorSpec(f"{name}_out", "float32", shape) for name in caches),
         ),
         opset=CACHE_OPSET,
-        flops=Flops("token", flops_of(model, torch.zeros(1, 1, c.hidden_size))),
+        flops=Flops("token", flops_of_shapes(model, (1, 1, c.hidden_size))),
         errors=partial(decoder_errors, model, prompt_embeds),
         tolerance=TOLERANCE,
     )
@@ -81,7 +81,6 @@ def head_stage(model: LanguageModel, segment: str, start: int, end: int, hidden:
             {"hidden": cond[:1], "hidden_uncond": cond[:1], "guidance": torch.ones(1)},
         ]
 
-    example = (torch.zeros(1, width), torch.zeros(1, width), torch.ones(1))
     return Stage(
         name=f"head_{segment}",
         module=module,
@@ -92,7 +91,7 @@ def head_stage(model: LanguageModel, segment: str, start: int, end: int, hidden:
         ),
         outputs=(TensorSpec("logits", "float32", ("B", end - start)),),
         opset=OPSET,
-        flops=Flops("row", flops_of(module, *example)),
+        flops=Flops("row", flops_of_shapes(module, (1, width), (1, width), (1,))),
         errors=module_errors(reference, inputs),
         tolerance=HEAD_TOLERANCE,
     )

@@ -13,6 +13,8 @@ import onnx
 import torch
 
 from illume_export.checkpoint import Checkpoint
+from illume_export.deferred import update_digest
+from illume_export.onnx_weights import nominal_bytes
 from illume_export.stage import Stage
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError, UsageError
@@ -24,7 +26,7 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage, what happens to it, and its size: all its tensors are float32."""
+    """A stage, what happens to it, and its size: in the checkpoint's precision, folded matrices take more."""
 
     stage: Stage
     action: Action
@@ -70,8 +72,9 @@ def plan_from_checkpoint(
                 f"--stages: {stage.name} in {output} comes from other weights or other code; export all stages"
             )
         params = sum(p.numel() for p in stage.module.parameters())
-        num_buffered = sum(b.numel() for b in stage.module.buffers())
-        planned.append(PlannedStage(stage, action, source, params, 4 * (params + num_buffered)))
+        tensors = [*stage.module.parameters(), *stage.module.buffers()]
+        num_bytes = sum(nominal_bytes(tensor, checkpoint.precision) for tensor in tensors)
+        planned.append(PlannedStage(stage, action, source, params, num_bytes))
     return Plan(output, output.exists(), tuple(planned), existing)
 
 
@@ -89,13 +92,12 @@ def _existing_stages(output: Path) -> Mapping[str, StageSpec]:
 def source_sha256(checkpoint: Checkpoint, stage: Stage) -> str:
     """Hash of what a stage is made of: its tensors, the configuration, the code of this package, the exporter."""
     digest = hashlib.sha256()
-    facts = [stage.name, stage.opset, str(stage.inputs), str(stage.outputs), stage.tolerance]
+    facts = [stage.name, stage.opset, checkpoint.precision, str(stage.inputs), str(stage.outputs), stage.tolerance]
     tools = [torch.__version__, onnx.__version__]
     digest.update(json.dumps([facts, tools, checkpoint.config], sort_keys=True).encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     tensors = [*stage.module.named_parameters(), *stage.module.named_buffers()]
     for name, tensor in tensors:
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        update_digest(digest, name, tensor)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from illume_export.deferred import Deferred
 from illume_export.json_object import json_object_from_file
 from illume_export.safetensors_header import StoredTensor, header_of
 from illume_runtime.errors import InvalidCheckpointError
@@ -37,6 +39,16 @@ class Weights:
         except (SafetensorError, OSError, ValueError) as error:
             raise InvalidCheckpointError(f"{path}: cannot be read ({error}); copy it again") from error
         return tensor
+
+
+def deferred_from_weights(weights: Weights, name: str) -> Deferred:
+    """A stored tensor that is read, each time, when its values are asked for."""
+
+    def digest() -> bytes:
+        tensor = weights.read(name).contiguous()
+        return hashlib.sha256(tensor.flatten().view(torch.uint8).numpy().data).digest()
+
+    return Deferred(weights.tensors[name].shape, torch.float32, lambda: weights.read(name), digest)
 
 
 def weights_from_folder(folder: Path) -> Weights:

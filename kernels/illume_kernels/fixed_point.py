@@ -27,6 +27,7 @@ _POLYNOMIAL = tuple(
 _MANTISSA_BITS = 23
 _FEW = 8
 _BELOW_ONE = np.float32(1 - 2.0**-24)
+_BELOW_ONE_FLOAT = float(_BELOW_ONE)
 
 
 def weights_from_scores(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -72,10 +73,17 @@ def mulhi64(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return high
 
 
+def share_fraction(share: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """share 2^64 for share [B] in (0, 1]: exact below 1, which has 24 bits; 1 is taken as the float32 before it."""
+    return (np.minimum(share, _BELOW_ONE).astype(np.float64) * 2.0**64).astype(np.uint64)
+
+
 def ceil_share(total: NDArray[np.uint64], share: NDArray[np.float32]) -> NDArray[np.uint64]:
     """ceil(total share) for share [B] in (0, 1], at least 1: an integer mass is < total share iff it is < this."""
-    # Exact for share < 1, which has 24 bits; a share of 1 is taken as the largest float32 below it.
-    fraction = (np.minimum(share, _BELOW_ONE).astype(np.float64) * 2.0**64).astype(np.uint64)
+    if len(total) <= _FEW:
+        pairs = zip(total.tolist(), share.tolist(), strict=True)
+        return np.array([max(-(-t * int(min(s, _BELOW_ONE_FLOAT) * 2.0**64) >> 64), 1) for t, s in pairs], np.uint64)
+    fraction = share_fraction(share)
     rest = (total * fraction) != 0  # the low 64 bits of the product, on purpose
     mass: NDArray[np.uint64] = np.maximum(mulhi64(total, fraction) + rest, np.uint64(1))
     return mass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from illume_kernels.guidance import guided
+
 Latents = NDArray[np.float32]
 
 
@@ -26,7 +28,7 @@ def guided_step(
     e = e_uncond + guidance (e_cond - e_uncond); m = p x + q e; x' = a x + b m + c m_previous. Without `e_uncond` the
     guidance is 1; without `m_previous` its coefficient is 0.
     """
-    e = e_cond if e_uncond is None else e_uncond + np.float32(guidance) * (e_cond - e_uncond)
+    e = e_cond if e_uncond is None else guided(e_cond, e_uncond, guidance)
     m = e if (p, q) == (0.0, 1.0) else np.float32(p) * x + np.float32(q) * e
     step = np.float32(b) * m
     if m_previous is not None:

@@ -28,6 +28,7 @@ __all__ = ["SampleParams", "draw", "greedy", "probabilities", "repetition_penalt
 
 _NO_TOKEN = -1
 _ILLEGAL = np.float32(-np.inf)
+_ZERO = np.float32(0)
 _SORTED_WHOLE = 8192
 """Up to this many tokens a sort of the values is as quick as a partition, which is slow where many are equal."""
 _FIRST_CANDIDATES = 2048
@@ -46,11 +47,12 @@ def sample(
         return forced.astype(np.int64)
     is_greedy = params.temperature == 0
     x, top = _scores(logits, params, banned)
-    if is_greedy.all():
+    num_greedy = np.count_nonzero(is_greedy)
+    if num_greedy == len(params):
         tokens = _first_of_largest(x, top)
     else:
         tokens = draw(_support(x, top, params), params)
-        if is_greedy.any():
+        if num_greedy:
             tokens = np.where(is_greedy, _first_of_largest(x, top), tokens)
     if forced is None:
         return tokens
@@ -63,11 +65,12 @@ def sample(
 
 def draw(weights: NDArray[np.uint64], params: SampleParams) -> NDArray[np.int64]:
     """Tokens [B] drawn with the probabilities W_i / S of weights [B,n]; -1 where a row weighs nothing."""
-    prefix = np.cumsum(weights, axis=1)
+    prefix = weights.cumsum(axis=1)
     total = prefix[:, -1]
     r = mulhi64(total, uniform_u64(params.seed, params.request, params.step, STREAM_TOKENS))
     tokens: NDArray[np.int64] = (prefix > r[:, None]).argmax(axis=1)
-    tokens[total == 0] = _NO_TOKEN
+    if np.count_nonzero(total) < len(total):
+        tokens[total == 0] = _NO_TOKEN
     return tokens
 
 
@@ -110,7 +113,7 @@ def _scores(
     divisor: NDArray[np.float32] = np.where(params.temperature > 0, params.temperature, np.float32(1))
     with np.errstate(over="ignore"):
         x: NDArray[np.float32] = logits.astype(np.float32, copy=False) / divisor[:, None]
-    x += np.float32(0)  # -0 becomes +0: the two are one value
+    x += _ZERO  # -0 becomes +0: the two are one value
     if banned is not None:
         x[:, np.asarray(banned, dtype=np.int64)] = _ILLEGAL
     top: NDArray[np.float32] = x.max(axis=1)
@@ -128,7 +131,8 @@ def _first_of_largest(x: NDArray[np.float32], top: NDArray[np.float32]) -> NDArr
 
 def _support(x: NDArray[np.float32], top: NDArray[np.float32], params: SampleParams) -> NDArray[np.uint64]:
     """Weights [B,n], row by row: a token step has few rows, and what takes time in one is the number of calls."""
-    return np.stack([_row_support(row, x[row], top[row : row + 1], params) for row in range(len(x))])
+    rows = [_row_support(row, x[row], top[row : row + 1], params) for row in range(len(x))]
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _row_support(
@@ -176,7 +180,7 @@ def _cut_top_p(
     the first ceil((target - mass above) / w) in index order stay.
     """
     target = ceil_share(weights.sum(keepdims=True), top_p)[0]
-    mass = np.cumsum(masses)
+    mass = masses.cumsum()
     while len(largest) < k and mass[-1] < target:
         largest = _largest(x, 8 * len(largest))
         masses = weights_from_scores(largest[None], top)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +17,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "request": np.dtype(np.uint32),
     "step": np.dtype(np.uint32),
 }
+_OTHERS = tuple(name for name in _DTYPES if name != "step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ class SampleParams:
 
     def at_step(self, step: int) -> SampleParams:
         """The same rows at another step; cheap, for the token loop."""
-        moved = copy.copy(self)
-        object.__setattr__(moved, "step", np.full(len(self), step, dtype=np.uint32))
+        moved = object.__new__(SampleParams)  # the other arrays are checked already
+        for name in _OTHERS:
+            object.__setattr__(moved, name, getattr(self, name))
+        object.__setattr__(moved, "step", np.array([step] * len(self), np.uint32))
         return moved
 
 

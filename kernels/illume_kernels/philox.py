@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 STREAM_TOKENS: Final = 0
 STREAM_NOISE: Final = 1
+STREAM_GUMBEL: Final = 2
 
 _MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL: Final = (0x9E3779B9, 0xBB67AE85)

@@ -24,12 +24,12 @@ from illume_runtime.manifest import (
     ModelSpec,
     NoiseScheduler,
     Preprocessing,
-    Prompts,
     Scheduler,
     StageSpec,
     Vocabulary,
     manifest_from_json,
 )
+from illume_runtime.templates import Prompts
 from illume_runtime.typed_json import json_from_text, value_from_json
 
 AGAIN = "copy the bundle or export the checkpoint again"

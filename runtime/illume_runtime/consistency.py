@@ -8,17 +8,15 @@ from illume_runtime.errors import InvalidBundleError
 from illume_runtime.manifest import (
     MANIFEST_NAME,
     AnySizePreprocessing,
-    ControlPart,
     Manifest,
     NoiseScheduler,
     Preprocessing,
     Scheduler,
-    SlotPart,
-    Template,
     Vocabulary,
 )
 from illume_runtime.schedule import schedule_from_resolution
 from illume_runtime.solver import solvers_of
+from illume_runtime.templates import ControlPart, SlotPart, Template
 
 Shape = tuple[int | str, ...]
 
@@ -89,10 +87,8 @@ def _check_tables(manifest: Manifest) -> None:
         if not fits:
             wanted = ["any" if size is None else size for size in shape]
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
-        if (
-            name == "token_embedding" and table.dtype != "float32"
-        ):  # rows are taken into the decoder's input as they are
-            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32")
+        if name == "token_embedding" and table.dtype not in ("float32", "float16"):
+            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32 or float16")
 
 
 def _check_stages(manifest: Manifest) -> None:
@@ -131,8 +127,8 @@ def _latent_shape(scheduler: Scheduler | NoiseScheduler) -> Shape:
 
 
 def _check_quantization(manifest: Manifest) -> None:
-    if (manifest.quantization is None) != (manifest.precision == "float32"):
-        raise InvalidBundleError(f"quantization: expected exactly where precision is not float32: {manifest.precision}")
+    if (manifest.quantization is None) != (manifest.precision != "int8"):
+        raise InvalidBundleError(f"quantization: expected exactly where precision is int8: {manifest.precision}")
     unknown = sorted(set(manifest.quantization.stages if manifest.quantization else ()) - set(manifest.stages))
     if unknown:
         raise InvalidBundleError(f"quantization.stages.{unknown[0]}: there is no such stage")
@@ -170,6 +166,8 @@ def _check_noise(scheduler: Scheduler | NoiseScheduler) -> None:
         raise InvalidBundleError(
             f"scheduler.beta_start: got {scheduler.beta_start} to {scheduler.beta_end}, expected them between 0 and 1"
         )
+    if isinstance(scheduler, NoiseScheduler) and scheduler.solver == "dpmpp_2m" and scheduler.final_sigma != "zero":
+        raise InvalidBundleError("scheduler.final_sigma: got 'first', expected 'zero', where dpmpp_2m ends")
     known = solvers_of(scheduler)
     if scheduler.solver not in known:
         raise InvalidBundleError(f"scheduler.solver: got {scheduler.solver!r}, expected one of {', '.join(known)}")

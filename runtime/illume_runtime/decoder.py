@@ -7,7 +7,7 @@ what a padded prefill leaves behind a row's end is overwritten before any token 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from illume_runtime.bundle import Bundle
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.memory import check_memory
+from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
+from illume_runtime.trace import Work
 
 Embeds = NDArray[np.float32]
 SLOT_BLOCK: Final = 64  # slots are allocated in multiples of this
@@ -37,52 +39,70 @@ class TokenEngine:
         self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)  # a map's own class is slow to index
         self._main = _Cache(stages)
         self._scratch = _Cache(stages)
+        self._kept = KeptPrompts()
         self._heads: dict[tuple[str, int], _Head] = {}
         self._slots = 0
         self._lengths = np.zeros(0, np.int64)
         self._static_slots = _static_slots(stages.bundle)
 
     def close(self) -> None:
-        """Give the memory of the caches and heads back."""
+        """Give the memory of the caches, kept prompts and heads back."""
         self._main, self._scratch, self._heads = _Cache(self._stages), _Cache(self._stages), {}
+        self._kept = KeptPrompts()
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T]."""
         rows: Embeds = self._embedding[np.asarray(ids, np.int64)].astype(np.float32, copy=False)
         return rows
 
-    def start(self, rows: Sequence[Embeds], capacity: int) -> Embeds:
+    def start(self, rows: Sequence[Embeds], capacity: int, *, constant: Sequence[bool] | None = None) -> Embeds:
         """Prefills sequences [T_r, D] for up to `capacity` positions each; the last hidden state [R, D] of each.
 
-        Equal rows are computed once, and so is a long common beginning of different rows.
+        Equal rows are computed once, and so is a long common beginning of different rows. Rows that are `constant` are
+        computed once for all calls, and what other rows have in common with kept ones from their start is copied.
         """
         self._slots = self._static_slots or -(-capacity // SLOT_BLOCK) * SLOT_BLOCK
-        whole: dict[bytes, int] = {}
-        unique: list[Embeds] = []
-        of_row = [_index_of(row, whole, unique) for row in rows]
-        shared = self._shared_beginnings(unique)
-        self._lengths = np.zeros(len(rows), np.int64)
+        unique, of_row = unique_rows(rows)
+        kept = constant is not None and any(constant)
+        known = self._known(
+            {i: unique[i] for i, is_constant in zip(of_row, constant or (), strict=False) if is_constant}
+        )
+        rest = [row for i, row in enumerate(unique) if i not in known]
+        shared = self._shared_beginnings(rest)
+        beginnings, of_rest = shared or (rest, list(range(len(rest))))
+        fresh = iter(of_rest)
+        sources = [known[i] if i in known else next(fresh) for i in range(len(unique))]
+        self._lengths = np.array([len(row) for row in rows], np.int64)
+        hidden = self._prefill(beginnings, [sources[i] for i in of_row], kept)
         if shared is None:
-            hidden = self._prefill(unique, of_row)
-            self._lengths[:] = [len(row) for row in rows]
             return hidden
-        beginnings, of_unique = shared
-        self._prefill(beginnings, [of_unique[i] for i in of_row])
-        self._lengths[:] = [len(beginnings[of_unique[i]]) for i in of_row]
+        for r, i in enumerate(of_row):  # kept rows take their last token again, so that every row appends some
+            source = sources[i]
+            self._lengths[r] = len(beginnings[source]) if isinstance(source, int) else len(rows[r]) - 1
         return self._append([row[length:] for row, length in zip(rows, self._lengths, strict=True)])
 
-    def step(self, tokens: NDArray[np.int64], segment: str) -> Embeds:
-        """Appends tokens [R, T] to all rows; the hidden state [R, D] of the last ones, valid until the next call."""
+    def step(self, tokens: NDArray[np.int64], segment: str, *, counts: NDArray[np.int64] | None = None) -> Embeds:
+        """Appends tokens [R, T] to the first R rows; the hidden state [R, D] of each last one, until the next call.
+
+        With `counts` [R] only so many of a row's tokens are its own; what the rest leaves behind is overwritten before
+        any token may see it.
+        """
         num_rows, num_new = tokens.shape
         bound = self._main.bound(num_rows, self._slots, num_new)
-        with self._stages.span(
-            f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
-        ):
-            np.take(self._embedding, tokens, axis=0, out=bound.embeds, mode="clip")
-            np.add(self._lengths[:, None], bound.offsets, out=bound.positions)
+        lengths = self._lengths[:num_rows]
+        work = bound.work.get(segment)
+        if work is None:
+            work = bound.work[segment] = self._stages.work(
+                f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
+            )
+        with self._stages.tracer.span_of(work):
+            bound.embeds[:] = self._embedding[tokens]  # float32, whatever the table's type
+            np.add(lengths[:, None], bound.offsets, out=bound.positions)
+            if counts is not None:  # the last slot is nobody's own: the last code of a picture is never appended
+                np.minimum(bound.positions, self._slots - 1, out=bound.positions)
             bound.run.run()
-        self._lengths += num_new
-        last: Embeds = bound.hidden[:, -1]
+        lengths += num_new if counts is None else counts
+        last: Embeds = bound.hidden[:, -1] if counts is None else bound.hidden[np.arange(num_rows), counts - 1]
         return last
 
     def logits(self, segment: str, hidden: Embeds, guidance: float) -> NDArray[np.float32]:
@@ -92,45 +112,68 @@ class TokenEngine:
         head = self._heads.get((segment, batch))
         if head is None:
             head = self._heads[segment, batch] = _Head(self._stages, segment, batch)
-        with self._stages.span(f"head.{segment}", head.spec, batch, tokens=1):
+        with self._stages.tracer.span_of(head.work):
             head.hidden[:] = hidden[:batch]
             head.hidden_uncond[:] = hidden[batch:] if guided else hidden
             head.guidance[:] = guidance
             head.run.run()
         return head.logits
 
-    def _shared_beginnings(self, unique: list[Embeds]) -> tuple[list[Embeds], list[int]] | None:
-        """Beginnings and which one each unique row has; None where sharing saves nothing or does not fit."""
-        if len(unique) < 2:
+    def _shared_beginnings(self, rows: list[Embeds]) -> tuple[list[Embeds], list[int]] | None:
+        """Beginnings and which one each row has; None where sharing saves nothing or does not fit."""
+        shared = shared_beginnings(rows, MIN_SHARED)
+        if shared is None:
             return None
-        groups: dict[bytes, list[int]] = {}
-        for i, row in enumerate(unique):
-            groups.setdefault(row[:MIN_SHARED].tobytes() if len(row) > MIN_SHARED else row.tobytes(), []).append(i)
-        if len(groups) == len(unique):
-            return None
-        beginnings: list[Embeds] = []
-        of_unique = [0] * len(unique)
-        for members in groups.values():
-            length = _common_length([unique[i] for i in members]) if len(members) > 1 else len(unique[members[0]])
-            length = min(length, *(len(unique[i]) - 1 for i in members))
-            for i in members:
-                of_unique[i] = len(beginnings)
-            beginnings.append(unique[members[0]][:length])
-        longest = max(len(row) - len(beginnings[g]) for row, g in zip(unique, of_unique, strict=True))
-        if max(map(len, beginnings)) + _padded(longest) > self._slots:
-            return None
-        return beginnings, of_unique
+        beginnings, of_row = shared
+        longest = max(len(row) - len(beginnings[i]) for row, i in zip(rows, of_row, strict=True))
+        return shared if max(map(len, beginnings)) + _padded(longest) <= self._slots else None
 
-    def _prefill(self, unique: list[Embeds], of_row: list[int]) -> Embeds:
-        """Fills the rows of the main cache from unique sequences; the last hidden state [R, D] of each row."""
-        longest = max(map(len, unique))
-        direct = len(unique) == len(of_row)
-        cache = self._main if direct else self._scratch
-        slots = self._slots if direct or self._static_slots else _padded(longest)
-        hidden = _run(cache, slots, unique, np.zeros(len(unique), np.int64))
-        if not direct:
-            self._scratch.copy_rows(self._main, of_row, (len(unique), slots), (len(of_row), self._slots), longest)
-        return hidden[of_row]
+    def _known(self, constant: Mapping[int, Embeds]) -> dict[int, KeptPrompt]:
+        """The kept prompts that are these rows; those that are new are computed together."""
+        found = {i: self._kept.find(row) for i, row in constant.items()}
+        new = [i for i, prompt in found.items() if prompt is None]
+        if new:
+            rows = [constant[i] for i in new]
+            slots = self._static_slots or _padded(max(map(len, rows)))
+            hidden = _run(self._scratch, slots, rows, np.zeros(len(rows), np.int64))
+            arrays = self._scratch.views(len(rows), slots)
+            for r, (i, row) in enumerate(zip(new, rows, strict=True)):
+                caches = {name: array[r, :, : len(row)].copy() for name, array in arrays.items()}
+                prompt = found[i] = KeptPrompt(row.copy(), hidden[r].copy(), caches)
+                self._kept.keep(prompt)
+        return {i: prompt for i, prompt in found.items() if prompt is not None}
+
+    def _prefill(self, beginnings: list[Embeds], sources: Sequence[int | KeptPrompt], kept: bool) -> Embeds:
+        """Fills the rows of the main cache from beginnings and kept prompts; the hidden state [R, D] of each source.
+
+        With `kept` the beginnings themselves begin with what they have in common with kept prompts.
+        """
+        fresh = [source for source in sources if isinstance(source, int)]
+        if not kept and len(fresh) == len(beginnings) == len(sources):
+            return _run(self._main, self._slots, beginnings, np.zeros(len(beginnings), np.int64))[fresh]
+        target = self._main.views(len(sources), self._slots)
+        states = np.empty((len(sources), self._model.hidden_size), np.float32)
+        if beginnings:
+            copied = [self._kept.beginning(row) if kept else (None, 0) for row in beginnings]
+            starts = np.array([length for _, length in copied], np.int64)
+            tails = [row[length:] for row, length in zip(beginnings, starts, strict=True)]
+            slots = self._static_slots or _padded(int(starts.max()) + _padded(max(map(len, tails))))
+            arrays = self._scratch.views(len(beginnings), slots)
+            for r, (prompt, length) in enumerate(copied):
+                for name, cache in (prompt.caches if prompt is not None else {}).items():
+                    arrays[name][r, :, :length] = cache[:, :length]
+            hidden = _run(self._scratch, slots, tails, starts)
+            longest = max(map(len, beginnings))
+            rows = [r for r, source in enumerate(sources) if isinstance(source, int)]
+            for name, array in target.items():
+                array[rows, :, :longest] = arrays[name][fresh, :, :longest]
+            states[rows] = hidden[fresh]
+        for r, source in enumerate(sources):
+            if not isinstance(source, int):
+                for name, cache in source.caches.items():
+                    target[name][r, :, : cache.shape[1]] = cache
+                states[r] = source.hidden
+        return states
 
     def _append(self, rows: list[Embeds]) -> Embeds:
         hidden = _run(self._main, self._slots, rows, self._lengths)
@@ -141,7 +184,7 @@ class TokenEngine:
 class _Bound:
     """The decoder bound to one cache at one shape."""
 
-    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run")
+    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run", "work")
 
     def __init__(self, stages: Stages, caches: dict[str, Embeds], rows: int, new: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -150,6 +193,7 @@ class _Bound:
         self.offsets = np.arange(new)
         self.cache_bytes = sum(array.nbytes for array in caches.values())
         self.hidden = np.zeros((rows, new, width), np.float32)
+        self.work: dict[str, Work] = {}  # of a step, by segment
         self.run: BoundRun = stages["decoder"].bind(
             {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
             {"hidden": self.hidden, **{f"{name}_out": array for name, array in caches.items()}},
@@ -202,14 +246,6 @@ class _Cache:
             views = self._views[rows, slots] = dict(zip(names, arrays, strict=True))
         return views
 
-    def copy_rows(
-        self, target: _Cache, of_row: list[int], source: tuple[int, int], into: tuple[int, int], length: int
-    ) -> None:
-        """Copies the first `length` slots of this cache's rows to the target's; both are (rows, slots)."""
-        ours, theirs = self.views(*source), target.views(*into)
-        for name, array in theirs.items():
-            array[:, :, :length] = ours[name][of_row, :, :length]
-
     def _floats_per_slot(self) -> int:
         return self._stages.bundle.model.num_kv_heads * self._stages.bundle.model.head_dim
 
@@ -217,7 +253,7 @@ class _Cache:
 class _Head:
     """A head bound at one batch size."""
 
-    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "spec")
+    __slots__ = ("guidance", "hidden", "hidden_uncond", "logits", "run", "work")
 
     def __init__(self, stages: Stages, segment: str, batch: int) -> None:
         width = stages.bundle.model.hidden_size
@@ -225,8 +261,9 @@ class _Head:
         self.hidden_uncond = np.zeros((batch, width), np.float32)
         self.guidance = np.ones(batch, np.float32)
         self.logits = np.zeros((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
-        self.spec = stages.bundle.stage(f"head_{segment}")
-        self.run: BoundRun = stages[self.spec.name].bind(
+        spec = stages.bundle.stage(f"head_{segment}")
+        self.work = stages.work(f"head.{segment}", spec, batch, tokens=1)
+        self.run: BoundRun = stages[spec.name].bind(
             {"hidden": self.hidden, "hidden_uncond": self.hidden_uncond, "guidance": self.guidance},
             {"logits": self.logits},
         )
@@ -268,21 +305,6 @@ def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.i
         bound.run.run()
     last: Embeds = bound.hidden[np.arange(len(rows)), lengths - 1]
     return last
-
-
-def _index_of(row: Embeds, known: dict[bytes, int], unique: list[Embeds]) -> int:
-    """Index of a row among the unique ones, to which it is added if it is new."""
-    index = known.setdefault(row.tobytes(), len(unique))
-    if index == len(unique):
-        unique.append(row)
-    return index
-
-
-def _common_length(rows: list[Embeds]) -> int:
-    shortest = min(map(len, rows))
-    first = rows[0][:shortest]
-    equal = np.logical_and.reduce([(row[:shortest] == first).all(axis=1) for row in rows[1:]])
-    return shortest if equal.all() else int(np.argmin(equal))
 
 
 def _padded(length: int) -> int:

@@ -43,6 +43,25 @@ def pixels_of_codes(
     return _decoded(stages, "vae_decoder", "latents", latents, schedule, on_progress, cancel)
 
 
+def preview_pixels(stages: Stages, schedule: Schedule, level0: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Pixels [3, Y, X] in [-1, 1] of the first level's codes [y, x] alone, by the fast decoder."""
+    with stages.tracer.span("preview"):
+        code_map = _code_map(stages, schedule, [(level0,)])
+        pixels: NDArray[np.float32] = _decoded(stages, "vq_decoder", "code_map", code_map, schedule, None, None)[0]
+    return pixels
+
+
+def check_preview(stages: Stages, schedule: Schedule) -> None:
+    """Raises UsageError where there is nothing to preview, or nothing to do it with."""
+    if len(schedule.grids) < 2:
+        raise UsageError(
+            f"preview: the family {stages.bundle.family} draws in one level of visual tokens only, so that there is "
+            "nothing to show before the picture; leave the preview out"
+        )
+    if "vq_decoder" not in stages.bundle.stages:
+        raise UsageError("preview: this bundle has no fast decoder; leave the preview out")
+
+
 def is_draft(stages: Stages, sampling: ImageSampling) -> bool:
     """Whether the fast decoder makes the picture: as asked, or because there is no other. Raises UsageError."""
     has = {name: name in stages.bundle.stages for name in ("vq_decoder", "denoiser")}
@@ -76,12 +95,20 @@ def _decoded(
 
 
 def _code_map(stages: Stages, schedule: Schedule, codes: Sequence[Codes]) -> NDArray[np.float32]:
-    """Code vectors [B, C, Y, X] of all levels, coarser ones resized to the grid of the last."""
+    """Code vectors [B, C, Y, X] of all levels, coarser ones resized to the grid of the last.
+
+    A level that is not drawn yet stands there as the mean of its codes' vectors: of all constants the one nearest to
+    them in the mean square.
+    """
     rows, columns = schedule.grids[-1]
     maps = []
     for level, grid in enumerate(schedule.grids):
         table = stages.bundle.table("code_embedding" if level == 0 else f"code_embedding_level{level}")
-        vectors = table[np.stack([one[level] for one in codes])].transpose(0, 3, 1, 2).astype(np.float32)
+        if level < len(codes[0]):
+            vectors = table[np.stack([one[level] for one in codes])].transpose(0, 3, 1, 2).astype(np.float32)
+        else:
+            mean = table.astype(np.float64).mean(axis=0).astype(np.float32)
+            vectors = np.broadcast_to(mean[:, None, None], (len(codes), len(mean), *grid))
         if grid != (rows, columns):
             vectors = resized(vectors, interpolated(grid[0], rows), interpolated(grid[1], columns))
         maps.append(vectors)

@@ -1,37 +1,60 @@
-"""The visual tokens of a batch of pictures: the compiled schedule, sampled row by row."""
+"""The visual tokens of a batch of pictures: their compiled schedules, sampled side by side.
+
+Pictures of different sizes share the steps: each row follows its own schedule, rows that append fewer tokens than
+others are padded, and the batch becomes shorter as the smaller pictures are finished (the largest come first).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from illume_kernels.guidance import guided
 from illume_kernels.oracle import repetition_penalty, sample
+from illume_kernels.params import SampleParams
 from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
-from illume_runtime.sampling import ImageSampling, params_of_rows
+from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
-from illume_runtime.trace import Tracer
+from illume_runtime.trace import Tracer, Work
 
 PREVIEW_SCALE = 8  # pixels of the preview per pixel of a code's cell side, at most
+OnLevel0 = Callable[[int, NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """One picture: the prompt's embeddings [T, D] with and without the user's text, and its number for the seed."""
+    """One picture: its size, the prompt's embeddings [T, D] with and without the user's text, its number for the seed.
 
+    `constant` tells that the prompt without the user's text is the same for all pictures of this size.
+    """
+
+    schedule: Schedule
     conditional: Embeds
     unconditional: Embeds
     request: int
+    constant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Pictures that choose from one segment now: their places in the batch, and the rows of both sides."""
+
+    level: int
+    segment: str
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    params: SampleParams
+    again: SampleParams | None  # of double sampling
 
 
 def draw_codes(
     engine: TokenEngine,
-    schedule: Schedule,
     requests: Sequence[TokenRequest],
     sampling: ImageSampling,
     *,
@@ -39,75 +62,162 @@ def draw_codes(
     code_color: NDArray[np.generic] | None,
     on_progress: OnProgress | None,
     cancel: Cancel | None,
+    on_level0: OnLevel0 | None = None,
 ) -> list[Codes]:
-    """Codes of every request, drawn as one batch; `sampling` has no None left. Raises Cancelled within one step."""
+    """Codes of every request, drawn as one batch; `sampling` has no None left. Raises Cancelled within one step.
+
+    `on_level0` gets the place of a request and its codes [Y, X] of the first level as soon as they are complete.
+    """
     guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
-    sides = [[r.conditional for r in requests]]
-    if guidance != 1.0:
-        sides.append([r.unconditional for r in requests])
-    opening = engine.embed(schedule.steps[0].tokens)
-    rows = [np.concatenate((row, opening)) for side in sides for row in side]
-    numbers = [r.request for r in requests]
-    params = [params_of_rows(sampling.of_level(level), numbers) for level in range(len(schedule.grids))]
-    chosen = np.zeros((len(requests), len(schedule.steps)), np.int64)
+    num_sides = 1 if guidance == 1.0 else 2
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].schedule.steps))
+    batch = [requests[i] for i in order]
+    schedules = [request.schedule for request in batch]
+    total, first = len(schedules[0].steps), order.index(0)
+    levels = _levels(schedules, total)
+    chosen = np.zeros((len(batch), total), np.int64)
+    changes = {0, *(np.flatnonzero((levels[:, 1:] != levels[:, :-1]).any(axis=0)) + 1).tolist()}
+    live: list[Schedule] = []
+    groups: list[_Group] = []
+    works: dict[tuple[str, int], Work] = {}
     hidden: Embeds | None = None
-    tokens = np.zeros(len(requests), np.int64)
-    for k, step in enumerate(schedule.steps):
+    for k in range(total):
         if cancel is not None and cancel():
-            raise Cancelled(f"cancelled after {k} of {len(schedule.steps)} tokens")
+            raise Cancelled(f"cancelled after {k} of {total} tokens")
+        if k in changes:
+            live = [schedule for schedule in schedules if k < len(schedule.steps)]
+            groups = _groups(batch, levels[:, k], sampling, num_sides)
         if hidden is None:
-            hidden = engine.start(rows, max(map(len, rows)) + schedule.num_tokens)
+            hidden = _started(engine, batch, num_sides)
         else:
-            start = schedule.segments[schedule.steps[k - 1].level].start
-            appended = np.empty((len(sides), len(requests), 1 + len(step.tokens)), np.int64)
-            appended[..., 0] = tokens + start
-            appended[..., 1:] = step.tokens
-            hidden = engine.step(appended.reshape(len(rows), -1), step.segment)
-        logits = _logits(engine, schedule, k, hidden, guidance, chosen, sampling.repetition_penalty)
-        with tracer.span(f"sample.{step.segment}", num_bytes=logits.nbytes):
-            tokens = sample(logits, params[step.level].at_step(k))
-            if tokens.min() < 0:
-                raise EngineError(f"head_{step.segment}: no token can be drawn at step {k}; the logits are not finite")
-            chosen[:, k] = tokens
+            tokens, counts = _appended(live, chosen[:, k - 1], k)
+            segment = live[0].steps[k].segment
+            hidden = engine.step(
+                tokens.repeat(num_sides, axis=0), segment, counts=None if counts is None else counts.repeat(num_sides)
+            )
+        for group in groups:
+            logits = _logits(engine, group, hidden, guidance, levels, chosen[:, :k], sampling.repetition_penalty)
+            work = works.get((group.segment, logits.nbytes))
+            if work is None:
+                work = Work(f"sample.{group.segment}", "stage", logits.nbytes, 0, {})
+                works[group.segment, logits.nbytes] = work
+            with tracer.span_of(work):
+                drawn = _drawn(logits, group, k)
+            if drawn.min() < 0:
+                raise EngineError(f"head_{group.segment}: no token can be drawn at step {k}; the logits are not finite")
+            chosen[group.places, k] = drawn
+        if on_level0 is not None:
+            for place, schedule in enumerate(live):
+                if _ends_level0(schedule, k):
+                    on_level0(order[place], chosen[place, : k + 1].reshape(schedule.grids[0]))
         if on_progress is not None:
-            row_ends = k + 1 == len(schedule.steps) or schedule.steps[k + 1].row != step.row
-            preview = _preview(schedule, chosen[0], k + 1, code_color) if row_ends else None
-            on_progress(Progress("tokens", k + 1, len(schedule.steps), preview))
-    return [schedule.codes_of_samples(row) for row in chosen]
+            preview = _preview(schedules[first], chosen[first], k, code_color)
+            on_progress(Progress("tokens", k + 1, total, preview))
+    codes = {i: s.codes_of_samples(row[: len(s.steps)]) for i, s, row in zip(order, schedules, chosen, strict=True)}
+    return [codes[i] for i in range(len(requests))]
+
+
+def _levels(schedules: Sequence[Schedule], total: int) -> NDArray[np.int64]:
+    """The level [B, total] that each picture chooses from at each step; -1 behind its end."""
+    levels = np.full((len(schedules), total), -1, np.int64)
+    for row, schedule in zip(levels, schedules, strict=True):
+        row[: len(schedule.steps)] = [step.level for step in schedule.steps]
+    return levels
+
+
+def _groups(
+    batch: Sequence[TokenRequest], levels: NDArray[np.int64], sampling: ImageSampling, num_sides: int
+) -> list[_Group]:
+    groups = []
+    for level in np.unique(levels[levels >= 0]).tolist():
+        places = np.flatnonzero(levels == level)
+        rows = np.concatenate([num_sides * places + side for side in range(num_sides)])
+        numbers = [batch[place].request for place in places.tolist()]
+        params = params_of_rows(sampling.of_level(level), numbers)
+        again = params_of_rows(sampling.of_level(0), numbers) if sampling.double_sampling else None
+        segment = batch[int(places[0])].schedule.segments[level].name
+        groups.append(_Group(level, segment, places, rows, params, again))
+    return groups
+
+
+def _started(engine: TokenEngine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
+    """The states of all rows behind their prompts; both sides of a picture are neighbours."""
+    rows: list[Embeds] = []
+    constant: list[bool] = []
+    for request in batch:
+        opening = engine.embed(request.schedule.steps[0].tokens)
+        sides = (request.conditional, request.unconditional)[:num_sides]
+        rows += [np.concatenate((side, opening)) for side in sides]
+        constant += (False, request.constant)[:num_sides]
+    new = [request.schedule.num_tokens for request in batch for _ in range(num_sides)]
+    capacity = max(len(row) + count for row, count in zip(rows, new, strict=True))
+    return engine.start(rows, capacity, constant=constant)
+
+
+def _appended(
+    live: Sequence[Schedule], previous: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """What step k appends: ids [B, T], and how many of them each row really has; None where all have T."""
+    first, before = live[0].steps[k].tokens, live[0].steps[k - 1].level
+    if all(schedule is live[0] for schedule in live):
+        tokens = np.empty((len(live), 1 + len(first)), np.int64)
+        tokens[:, 0] = previous[: len(live)] + live[0].segments[before].start
+        tokens[:, 1:] = first
+        return tokens, None
+    counts = np.array([1 + len(schedule.steps[k].tokens) for schedule in live])
+    tokens = np.zeros((len(live), int(counts.max())), np.int64)
+    for row, schedule, code in zip(tokens, live, previous.tolist(), strict=False):
+        forced = schedule.steps[k].tokens
+        row[0] = code + schedule.segments[schedule.steps[k - 1].level].start
+        row[1 : 1 + len(forced)] = forced
+    return tokens, None if counts.min() == counts.max() else counts
 
 
 def _logits(
     engine: TokenEngine,
-    schedule: Schedule,
-    k: int,
+    group: _Group,
     hidden: Embeds,
     guidance: float,
+    levels: NDArray[np.int64],
     chosen: NDArray[np.int64],
     penalty: float | None,
 ) -> NDArray[np.float32]:
-    """Logits [B, n] of step k. A repetition penalty acts on the conditional side alone, before guidance."""
-    step = schedule.steps[k]
+    """Logits [B, n] of a group. A repetition penalty acts on the conditional side alone, before guidance."""
+    states = hidden[group.rows]
     if penalty in (None, 1.0):
-        return engine.logits(step.segment, hidden, guidance)
-    batch = len(chosen)
-    same = np.array([before.level == step.level for before in schedule.steps[:k]], np.bool_)
-    seen = np.where(same, chosen[:, :k], -1)
-    cond = repetition_penalty(engine.logits(step.segment, hidden[:batch], 1.0), seen, float(penalty or 1.0))
+        return engine.logits(group.segment, states, guidance)
+    batch, num_drawn = len(group.places), chosen.shape[1]
+    seen = np.where(levels[group.places, :num_drawn] == group.level, chosen[group.places], -1)
+    cond = repetition_penalty(engine.logits(group.segment, states[:batch], 1.0), seen, float(penalty or 1.0))
     if guidance == 1.0:
         return cond
-    uncond = engine.logits(step.segment, hidden[batch:], 1.0)
-    return uncond + np.float32(guidance) * (cond - uncond)
+    uncond = engine.logits(group.segment, states[batch:], 1.0)
+    return guided(cond, uncond, guidance)
+
+
+def _drawn(logits: NDArray[np.float32], group: _Group, k: int) -> NDArray[np.int64]:
+    """Tokens [B] of step k."""
+    if group.again is None:
+        return sample(logits, group.params.at_step(k))
+    return sample(filtered(logits, group.params), group.again.at_step(k))
+
+
+def _ends_level0(schedule: Schedule, k: int) -> bool:
+    """Whether step k chooses the last code of the first level."""
+    steps = schedule.steps
+    return steps[k].level == 0 and (k + 1 == len(steps) or steps[k + 1].level != 0)
 
 
 def _preview(
-    schedule: Schedule, chosen: NDArray[np.int64], done: int, code_color: NDArray[np.generic] | None
+    schedule: Schedule, chosen: NDArray[np.int64], k: int, code_color: NDArray[np.generic] | None
 ) -> Image.Image | None:
-    """The first level's codes so far as the mean colours of their cells; grey where nothing is drawn yet."""
-    if code_color is None:
+    """At the end of a row the first level's codes so far as the mean colours of their cells; grey where none is yet."""
+    steps = schedule.steps
+    if code_color is None or k >= len(steps) or (k + 1 < len(steps) and steps[k + 1].row == steps[k].row):
         return None
     rows, columns = schedule.grids[0]
     cells = np.full((rows, columns, 3), 128, np.uint8)
-    for step, code in zip(schedule.steps[:done], chosen[:done].tolist(), strict=True):
+    for step, code in zip(steps[: k + 1], chosen.tolist(), strict=False):
         if step.level == 0:
             cells[step.row, step.column] = code_color[code]
     size = (columns * PREVIEW_SCALE, rows * PREVIEW_SCALE)

@@ -6,6 +6,7 @@ MAX_PIXELS = 64 * 1024 * 1024  # of an input picture, read from its header befor
 MAX_IMAGE_BYTES = 256 * 1024 * 1024  # of an input picture's file
 MAX_PROMPT_CHARS = 32_768  # of one text; the context is checked in tokens, after encoding
 MAX_DRAW_BATCH = 64  # pictures drawn as one batch
+MAX_KEPT_PROMPTS = 16  # whose keys and values are kept between requests
 MAX_STEPS = 100  # of diffusion
 MAX_PICTURE_TOKENS = 65_536  # that one image program may come to
 MAX_BUNDLE_JSON_BYTES = 4 * 1024 * 1024

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.programs import ImageGrammar
 from illume_runtime.quantization import Quantization
+from illume_runtime.templates import Prompts
 from illume_runtime.typed_json import json_from_value, value_from_json
 
 FORMAT = "illume-bundle"
@@ -57,7 +58,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One graph: its file, its borders and what it costs."""
+    """One graph: its file, its borders and what it costs. `parity` is None where it was not compared."""
 
     name: str = field(metadata={"from_key": True})
     file: str
@@ -68,7 +69,7 @@ class StageSpec:
     params: int
     flops: Flops
     source_sha256: str
-    parity: Parity
+    parity: Parity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,57 +140,6 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlPart:
-    """A control token of a prompt template."""
-
-    control: str
-
-
-@dataclass(frozen=True, slots=True)
-class SlotPart:
-    """A place of a prompt template that a request fills; `after` is text behind each of its pictures.
-
-    `resolution` is the tag of the picture to be drawn.
-    """
-
-    slot: Literal["text", "images", "resolution"]
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    """Text of a prompt template. It is encoded in one piece with what stands beside it, up to a control or picture."""
-
-    text: str
-
-
-Template = tuple[ControlPart | SlotPart | TextPart, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskTemplates:
-    """The turn of a user who asks for a picture, with and without what the user said."""
-
-    conditional: Template
-    unconditional: Template
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Templates of a conversation: `begin`, then for each turn `user`, the answer, `end`.
-
-    `tasks` are turns in place of `user` for `draw`, `edit` and `reconstruct`, where a model has its own words for them.
-    """
-
-    begin: Template
-    user: Template
-    end: Template
-    defaults: Mapping[str, str]
-    unconditional_text: str
-    tasks: Mapping[str, TaskTemplates] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How a picture becomes `pixel_values`: `image_size` is [Y, X]; mean and std hold after division by 255."""
 
@@ -249,7 +199,7 @@ class NoiseScheduler:
 
     Square roots of beta are spaced evenly from `beta_start` to `beta_end`. Latents are [channels, rows, columns], with
     rows and columns `latents_per_code` times those of the last level's codes. `size_ids` are the numbers by which the
-    model knows the resolutions.
+    model knows the resolutions. The last step ends at no noise, or at the `first` level of the training.
     """
 
     num_train_steps: int
@@ -262,6 +212,7 @@ class NoiseScheduler:
     size_ids: Mapping[str, int]
     default_steps: int
     max_steps: int
+    final_sigma: Literal["zero", "first"] = "zero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +223,7 @@ class Manifest:
     schema_version: int
     family: str
     name: str
-    precision: Literal["float32", "int8"]
+    precision: Literal["float32", "float16", "bfloat16", "int8"]
     tools: Mapping[str, str]
     files: Mapping[str, FileSpec]
     stages: Mapping[str, StageSpec]
@@ -283,7 +234,7 @@ class Manifest:
     prompts: Prompts
     preprocessing: Preprocessing | AnySizePreprocessing
     scheduler: Scheduler | NoiseScheduler
-    quantization: Quantization | None = None  # None exactly where the precision is float32
+    quantization: Quantization | None = None  # there exactly where the precision is int8
 
 
 def manifest_from_json(data: Any) -> Manifest:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
 from illume_runtime.manifest import StageSpec, TensorSpec
+from illume_runtime.memory import available_memory_bytes
 from illume_runtime.session import Arrays
 
 # ONNX Runtime's errors have no common base class of their own.
@@ -30,6 +31,8 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # Merging equal Q/DQ pairs makes quantized products fall back to float; moving pairs past reshapes writes nodes that the
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
+UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
+CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4
 ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
@@ -42,6 +45,8 @@ class OrtSession:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
+        if provider == CPU and not _fits(spec):
+            options.add_session_config_entry(*UNPACKED)
         try:
             self._session = ort.InferenceSession(
                 path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
@@ -136,7 +141,16 @@ def _shown(port: TensorSpec | None) -> str:
 
 def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
     """A session on the CPU with at most `threads` threads; a small stage of the token loop has one."""
-    return OrtSession(path, spec, "CPUExecutionProvider", 1 if _is_small_step(spec) else threads)
+    return OrtSession(path, spec, CPU, 1 if _is_small_step(spec) else threads)
+
+
+def _fits(spec: StageSpec) -> bool:
+    """Whether a copy of the weights in float32 fits into the memory left: packed for products, they are read faster.
+
+    Weights in half precision are cast while loading in any case: a cast in each call takes longer than the call.
+    """
+    available = available_memory_bytes()
+    return available is None or FLOAT32_BYTES * spec.params <= available
 
 
 def _is_small_step(spec: StageSpec) -> bool:

@@ -9,33 +9,26 @@ A batch (`draw_many` and its kin) gives each request its place as number for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
-
-from illume_runtime.answering import answer_rows
 from illume_runtime.bundle import Bundle
 from illume_runtime.conversation import conversation_from_messages
-from illume_runtime.decoder import Embeds, TokenEngine
-from illume_runtime.detokenizing import is_draft, pixels_of_codes
-from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.describing import answers_about, answers_or_picture, full_text_sampling
 from illume_runtime.errors import UsageError
-from illume_runtime.images import Source, image_from_pixels, open_image
-from illume_runtime.limits import MAX_DRAW_BATCH
-from illume_runtime.prompting import check_context, embeds_of_prompt
-from illume_runtime.prompts import GuidedPrompt, Prompt, PromptWriter, UserTurn, with_tag
+from illume_runtime.images import Source
+from illume_runtime.model import model_from_stages
+from illume_runtime.picturing import full_image_sampling, pictures_of_images, pictures_of_requests
+from illume_runtime.prompts import UserTurn, with_tag
 from illume_runtime.request_lock import RequestLock
-from illume_runtime.results import Answer, Cancel, OnProgress, OnText, Picture, Progress, Reply
-from illume_runtime.sampling import ImageSampling, TextSampling, with_defaults
-from illume_runtime.schedule import Codes, Schedule, schedules_from_grammar
+from illume_runtime.requests import PictureRequest, check_pairs, checked_count, opened
+from illume_runtime.results import Answer, Cancel, OnPreview, OnProgress, OnText, Picture, Progress, Reply
+from illume_runtime.sampling import ImageSampling, TextSampling
 from illume_runtime.session import OpenSession, session_from_stage
 from illume_runtime.stages import Stages
-from illume_runtime.text import tokenizer_from_bundle
 from illume_runtime.trace import NULL_TRACER, Tracer
-from illume_runtime.vision import Seen, vision_from_stages
 
 __all__ = ["Answer", "ImageSampling", "Picture", "Pipeline", "Progress", "Reply", "TextSampling"]
 
@@ -58,13 +51,7 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.tracer = tracer
-        self._stages = Stages(bundle, device, threads, tracer, open_session)
-        self._tokenizer = tokenizer_from_bundle(bundle)
-        self._writer = PromptWriter(bundle.prompts, bundle.vocabulary, self._tokenizer)
-        self._schedules = schedules_from_grammar(bundle.grammar, bundle.vocabulary)
-        self._schedule = next(iter(self._schedules.values()))
-        self._vision = vision_from_stages(self._stages, self._schedules)
-        self._engine = TokenEngine(self._stages)
+        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session))
         self._lock = RequestLock()
 
     def __enter__(self) -> Pipeline:
@@ -78,8 +65,7 @@ class Pipeline:
     def close(self) -> None:
         """Give the memory of all stages and caches back; a request after that raises UsageError."""
         self._lock.close()
-        self._stages.close()
-        self._engine.close()
+        self._model.close()
 
     @classmethod
     def load(
@@ -94,9 +80,9 @@ class Pipeline:
         """The pipeline of a bundle on the device asked for. Raises what `Bundle.open` and the device raise."""
         if threads is not None and threads < 1:
             raise UsageError(f"threads: got {threads}, expected at least 1")
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
-        pipeline = cls(opened, device=device, threads=threads, tracer=tracer)
-        _ = pipeline._stages["decoder"]  # so that a device that cannot be used is an error now
+        whole = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
+        pipeline = cls(whole, device=device, threads=threads, tracer=tracer)
+        _ = pipeline._model.stages["decoder"]  # so that a device that cannot be used is an error now
         return pipeline
 
     def describe(
@@ -125,12 +111,22 @@ class Pipeline:
         size: str | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """`n` pictures of a prompt, drawn as one batch; `size` is one of the bundle's resolutions, None its first."""
-        count = _checked_count(n)
+        """`n` pictures of a prompt, drawn as one batch; `size` is one of the bundle's resolutions, None its first.
+
+        `on_preview` gets each picture as its first level alone shows it, while the second is still being written;
+        UsageError for a model of one level.
+        """
+        count = checked_count(n)
         return self.draw_many(
-            [prompt] * count, sizes=[size] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+            [prompt] * count,
+            sizes=[size] * count,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_preview=on_preview,
+            cancel=cancel,
         )
 
     def draw_many(
@@ -140,18 +136,20 @@ class Pipeline:
         sizes: Sequence[str | None] | None = None,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
-        """One picture per prompt, in the size beside it; pictures of one size are drawn as one batch."""
+        """One picture per prompt, in the size beside it; all are drawn as one batch, in parts of MAX_DRAW_BATCH."""
         if sizes is not None and len(sizes) != len(prompts):
             raise UsageError(f"got {len(prompts)} prompts and {len(sizes)} sizes, expected one for each prompt")
-        schedules = [self._schedule_of(size) for size in sizes or [None] * len(prompts)]
+        schedules = [self._model.schedule_of(size) for size in sizes or [None] * len(prompts)]
         with self.tracer.span("tokenize"):
-            pairs = zip(prompts, schedules, strict=True)
-            guided = [self._writer.draw(prompt, schedule.tag) for prompt, schedule in pairs]
+            requests = [
+                PictureRequest(prompt, self._model.writer.draw(prompt, schedule.tag), schedule)
+                for prompt, schedule in zip(prompts, schedules, strict=True)
+            ]
         with self._lock.request():
-            seen: list[list[Seen]] = [[] for _ in prompts]
-            return self._pictures("draw", prompts, guided, schedules, seen, None, sampling, on_progress, cancel)
+            return self._pictures("draw", requests, sampling, on_progress, cancel, on_preview)
 
     def edit(
         self,
@@ -161,12 +159,18 @@ class Pipeline:
         n: int = 1,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """`n` versions of an image changed as the instruction says, in the size of the image."""
-        count = _checked_count(n)
+        count = checked_count(n)
         return self.edit_many(
-            [image] * count, [instruction] * count, sampling=sampling, on_progress=on_progress, cancel=cancel
+            [image] * count,
+            [instruction] * count,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_preview=on_preview,
+            cancel=cancel,
         )
 
     def edit_many(
@@ -176,18 +180,23 @@ class Pipeline:
         *,
         sampling: ImageSampling | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One edited picture per image and instruction."""
-        _check_pairs(images, instructions, "instructions")
-        opened = _opened(images)
-        schedules = [self._vision.schedule_for(image) for image in opened]
+        check_pairs(images, instructions, "instructions")
+        model, sources = self._model, opened(images)
+        schedules = [model.vision.schedule_for(image) for image in sources]
         with self.tracer.span("tokenize"):
             pairs = zip(instructions, schedules, strict=True)
-            guided = [self._writer.edit(instruction, schedule.tag) for instruction, schedule in pairs]
+            prompts = [model.writer.edit(instruction, schedule.tag) for instruction, schedule in pairs]
         with self._lock.request():
-            seen = [[one] for one in self._vision.drawn_again(opened)]
-            return self._pictures("edit", instructions, guided, schedules, seen, opened, sampling, on_progress, cancel)
+            seen = model.vision.drawn_again(sources)
+            rows = zip(instructions, prompts, schedules, seen, sources, strict=True)
+            requests = [
+                PictureRequest(text, prompt, schedule, [one], source) for text, prompt, schedule, one, source in rows
+            ]
+            return self._pictures("edit", requests, sampling, on_progress, cancel, on_preview)
 
     def reconstruct(
         self,
@@ -209,16 +218,10 @@ class Pipeline:
         cancel: Cancel | None = None,
     ) -> list[Picture]:
         """One reconstruction per image."""
-        full = self._image_sampling(sampling, "reconstruct")
-        opened = _opened(images)
-        pictures: list[Picture] = []
+        full = full_image_sampling(self._model, sampling, "reconstruct")
+        sources = opened(images)
         with self._lock.request():
-            for schedule, numbers in _batches([self._vision.schedule_for(image) for image in opened]):
-                part = [opened[i] for i in numbers]
-                codes = self._vision.codes(part)
-                texts = [""] * len(part)
-                pictures += self._rendered(schedule, codes, numbers, texts, part, full, on_progress, cancel)
-        return sorted(pictures, key=lambda picture: picture.request)
+            return pictures_of_images(self._model, sources, full, on_progress=on_progress, cancel=cancel)
 
     def chat(
         self,
@@ -235,22 +238,24 @@ class Pipeline:
         A message is {"role": "user" | "assistant", "content": [str | image | Picture, ...]}. A Picture that was drawn
         before re-enters as its visual tokens, any other image as the vision encoder sees it.
         """
-        turns, images = conversation_from_messages(messages, list(self._schedules.values()))
+        model = self._model
+        schedules = list(model.schedules.values())
+        turns, images = conversation_from_messages(messages, schedules)
         with self.tracer.span("tokenize"):
-            guided = self._writer.chat(turns)
-        opened = _opened(images)
-        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
+            guided = model.writer.chat(turns)
+        sources = opened(images)
+        full = full_text_sampling(model, sampling, [guided.conditional], [sources])
         with self._lock.request():
-            seen = self._vision.understood(opened) if opened else []
-            pictures = {schedule.tag: schedule for schedule in self._schedules.values()}
-            answers = self._answers([self._embeds(guided.conditional, seen)], full, pictures, on_text, cancel)
+            seen = model.vision.understood(sources) if sources else []
+            row, pictures = model.embeds(guided.conditional, seen), {schedule.tag: schedule for schedule in schedules}
+            answers = answers_or_picture(model, [row], full, pictures, on_text=on_text, cancel=cancel)
             if isinstance(answers, list):
                 return Reply(answers[0].text, None, answers[0].finish_reason)
-            prompt = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
-            task, tagged = "edit" if opened else "draw", with_tag(guided, answers.tag)
-            (picture,) = self._pictures(
-                task, [prompt], [tagged], [answers], [seen], opened[-1:] or None, image_sampling, on_progress, cancel
-            )
+            text = turns[-1].text if isinstance(turns[-1], UserTurn) else ""
+            source = sources[-1] if sources else None
+            request = PictureRequest(text, with_tag(guided, answers.tag), answers, seen, source)
+            task = "edit" if sources else "draw"
+            (picture,) = self._pictures(task, [request], image_sampling, on_progress, cancel)
             return Reply("", picture)
 
     def _describe(
@@ -261,156 +266,22 @@ class Pipeline:
         on_text: OnText | None,
         cancel: Cancel | None,
     ) -> list[Answer]:
-        _check_pairs(images, questions, "questions")
-        full = with_defaults(sampling or TextSampling(), self.bundle.generation, "describe")
+        check_pairs(images, questions, "questions")
         with self.tracer.span("tokenize"):
-            prompts = [self._writer.describe(question) for question in questions]
-        answers: list[Answer] = []
+            prompts = [self._model.writer.describe(question) for question in questions]
         with self._lock.request():
-            for first in range(0, len(prompts), MAX_DRAW_BATCH):
-                part = slice(first, first + MAX_DRAW_BATCH)
-                seen = self._vision.understood(_opened(images[part]))
-                rows = [self._embeds(prompt, [one]) for prompt, one in zip(prompts[part], seen, strict=True)]
-                answered = self._answers(rows, full, {}, on_text, cancel)
-                assert isinstance(answered, list)
-                answers += answered
-        return answers
-
-    def _answers(
-        self,
-        rows: Sequence[Embeds],
-        sampling: TextSampling,
-        pictures: Mapping[tuple[int, ...], Schedule],
-        on_text: OnText | None,
-        cancel: Cancel | None,
-    ) -> list[Answer] | Schedule:
-        """Answers to prompts that fit the context, or the picture that begins instead. Raises UsageError."""
-        longest = max(map(len, rows))
-        check_context(longest, sampling.max_tokens or 1, self.bundle.model.max_context, "the answer")
-        with self.tracer.span("token loop"):
-            return answer_rows(
-                self._engine,
-                self._tokenizer,
-                self.bundle.vocabulary,
-                rows,
-                sampling,
-                tracer=self.tracer,
-                structure=self._schedule.structure,
-                pictures=pictures,
-                on_text=on_text,
-                cancel=cancel,
-            )
+            return answers_about(self._model, images, prompts, sampling, on_text=on_text, cancel=cancel)
 
     def _pictures(
         self,
         task: str,
-        texts: Sequence[str],
-        prompts: Sequence[GuidedPrompt],
-        schedules: Sequence[Schedule],
-        seen: Sequence[Sequence[Seen]],
-        sources: Sequence[Image.Image] | None,
+        requests: Sequence[PictureRequest],
         sampling: ImageSampling | None,
         on_progress: OnProgress | None,
         cancel: Cancel | None,
+        on_preview: OnPreview | None = None,
     ) -> list[Picture]:
-        """Pictures of guided prompts, in batches; `sources` are the images whose sizes the results get back."""
-        full = self._image_sampling(sampling, task)
-        requests = []
-        for number, (prompt, schedule, images) in enumerate(zip(prompts, schedules, seen, strict=True)):
-            rows = (self._embeds(prompt.conditional, images), self._embeds(prompt.unconditional, images))
-            longest = max(map(len, rows))
-            check_context(longest, schedule.num_tokens, self.bundle.model.max_context, "the picture")
-            requests.append(TokenRequest(*rows, number))
-        previews = on_progress is not None and "code_color" in self.bundle.manifest.tables
-        color = self.bundle.table("code_color") if previews else None
-        pictures: list[Picture] = []
-        for schedule, numbers in _batches(schedules):
-            with self.tracer.span("token loop"):
-                codes = draw_codes(
-                    self._engine,
-                    schedule,
-                    [requests[i] for i in numbers],
-                    full,
-                    tracer=self.tracer,
-                    code_color=color,
-                    on_progress=on_progress,
-                    cancel=cancel,
-                )
-            words, originals = [texts[i] for i in numbers], [sources[i] for i in numbers] if sources else None
-            pictures += self._rendered(schedule, codes, numbers, words, originals, full, on_progress, cancel)
-        return sorted(pictures, key=lambda picture: picture.request)
-
-    def _rendered(
-        self,
-        schedule: Schedule,
-        codes: Sequence[Codes],
-        requests: Sequence[int],
-        texts: Sequence[str],
-        sources: Sequence[Image.Image] | None,
-        sampling: ImageSampling,
-        on_progress: OnProgress | None,
-        cancel: Cancel | None,
-    ) -> list[Picture]:
-        pixels = pixels_of_codes(
-            self._stages, schedule, codes, requests, sampling, on_progress=on_progress, cancel=cancel
+        full = full_image_sampling(self._model, sampling, task)
+        return pictures_of_requests(
+            self._model, requests, full, on_progress=on_progress, on_preview=on_preview, cancel=cancel
         )
-        with self.tracer.span("image"):
-            images = [image_from_pixels(one) for one in pixels]
-            if sources is not None:
-                pairs = zip(images, sources, strict=True)
-                images = [self._vision.restored(image, source.size) for image, source in pairs]
-        return [
-            Picture(image, one, text, sampling.seed, request)
-            for image, one, text, request in zip(images, codes, texts, requests, strict=True)
-        ]
-
-    def _schedule_of(self, size: str | None) -> Schedule:
-        """The schedule of a resolution's name. Raises UsageError that lists them."""
-        if size is None:
-            return self._schedule
-        if size not in self._schedules:
-            raise UsageError(f"size: got {size!r}, expected one of {', '.join(self._schedules)} (width x height)")
-        return self._schedules[size]
-
-    def _image_sampling(self, sampling: ImageSampling | None, task: str) -> ImageSampling:
-        """The sampling with the task's defaults. Raises UsageError for more steps than the bundle allows."""
-        full = with_defaults(sampling or ImageSampling(), self.bundle.generation, task)
-        is_draft(self._stages, full)
-        most = self.bundle.scheduler.max_steps
-        if full.steps is not None and full.steps > most:
-            raise UsageError(f"steps: got {full.steps}, expected at most {most}, as this bundle's scheduler says")
-        return full
-
-    def _embeds(self, prompt: Prompt, images: Sequence[Seen]) -> Embeds:
-        with self.tracer.span("embed"):
-            return embeds_of_prompt(self._engine, prompt, images)
-
-
-def _batches(schedules: Sequence[Schedule]) -> Iterator[tuple[Schedule, list[int]]]:
-    """Requests of one schedule, at most MAX_DRAW_BATCH, by their numbers; schedules in the order of their first one."""
-    by_name: dict[str, list[int]] = {}
-    for number, schedule in enumerate(schedules):
-        by_name.setdefault(schedule.name, []).append(number)
-    for numbers in by_name.values():
-        for first in range(0, len(numbers), MAX_DRAW_BATCH):
-            yield schedules[numbers[0]], numbers[first : first + MAX_DRAW_BATCH]
-
-
-def _opened(images: Sequence[Source]) -> list[Image.Image]:
-    """The images, each source opened once."""
-    known: dict[int, Image.Image] = {}
-    for source in images:
-        if id(source) not in known:
-            known[id(source)] = open_image(source)
-    return [known[id(source)] for source in images]
-
-
-def _check_pairs(images: Sequence[Source], texts: Sequence[str | None], what: str) -> None:
-    if len(images) != len(texts):
-        raise UsageError(f"got {len(images)} images and {len(texts)} {what}, expected one for each image")
-
-
-def _checked_count(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_DRAW_BATCH:
-        raise UsageError(f"n: got {n!r}, expected a whole number from 1 to {MAX_DRAW_BATCH}")
-    return n

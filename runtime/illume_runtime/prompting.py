@@ -34,12 +34,25 @@ def embeds_of_prompt(engine: TokenEngine, prompt: Prompt, pictures: Sequence[See
     return np.concatenate(parts)
 
 
-def check_context(num_prompt: int, num_new: int, max_context: int, what: str) -> None:
-    """Raises UsageError where a prompt and what is to follow it do not fit the context."""
-    if num_prompt + num_new > max_context:
-        room = max_context - num_new
-        remedy = f"shorten the prompt to {room} tokens" if room > 0 else f"ask for fewer than {max_context} tokens"
-        raise UsageError(
-            f"the prompt has {num_prompt} tokens and {what} needs up to {num_new}, but the context holds "
-            f"{max_context}; {remedy}"
-        )
+def check_context(num_prompt: int, num_new: int, max_context: int, what: str, num_places: Sequence[int] = ()) -> None:
+    """Raises UsageError where a prompt and what is to follow it do not fit the context.
+
+    `num_places` are those of the prompt that pictures take, one number each.
+    """
+    if num_prompt + num_new <= max_context:
+        return
+    room = max_context - num_new
+    pictures = ""
+    if num_places:
+        count = f"{len(num_places)} picture{'s' * (len(num_places) > 1)}"
+        pictures = f", {sum(num_places)} of them for {count},"
+    if room <= 0:
+        remedy = f"ask for fewer than {max_context} tokens"
+    elif 2 * sum(num_places) < room:
+        remedy = f"shorten the prompt to {room} tokens"
+    else:
+        remedy = "leave a picture out" if len(num_places) > 1 else "make the picture smaller"
+    raise UsageError(
+        f"the prompt has {num_prompt} tokens{pictures} and {what} needs up to {num_new}, but the context holds "
+        f"{max_context}; {remedy}"
+    )

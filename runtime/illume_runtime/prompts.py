@@ -7,11 +7,12 @@ the answer begins. Guidance needs a second prompt with the same pictures and wit
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from illume_runtime.errors import UsageError
-from illume_runtime.manifest import ControlPart, Prompts, Template, TextPart, Vocabulary
+from illume_runtime.manifest import Vocabulary
 from illume_runtime.schedule import TokenRun
+from illume_runtime.templates import ControlPart, Prompts, Template, TextPart
 from illume_runtime.text import TextTokenizer
 
 
@@ -36,17 +37,21 @@ class Prompt:
         """How many places for pictures it has."""
         return sum(isinstance(part, PictureSlot) for part in self.parts)
 
-    def num_tokens(self, num_input_tokens: int) -> int:
-        """Places that it takes in the context, if a picture takes `num_input_tokens`."""
-        return sum(len(part.ids) if isinstance(part, TokenRun) else num_input_tokens for part in self.parts)
+    def num_tokens(self, num_places: Sequence[int]) -> int:
+        """Places that it takes in the context, where picture number i takes `num_places[i]`."""
+        return sum(len(part.ids) if isinstance(part, TokenRun) else num_places[part.index] for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class GuidedPrompt:
-    """A prompt and the same one without what the user said: the two sides of guidance."""
+    """A prompt and the same one without what the user said: the two sides of guidance.
+
+    `constant` tells that the unconditional side is the same for all requests of this size.
+    """
 
     conditional: Prompt
     unconditional: Prompt
+    constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class PromptWriter:
 
     def draw(self, prompt: str, tag: Sequence[int] = ()) -> GuidedPrompt:
         """A picture from text, in the size that `tag` names. Raises UsageError if the text is blank."""
-        return self._task("draw", UserTurn(_checked(prompt, "the prompt")), tag)
+        return replace(self._task("draw", UserTurn(_checked(prompt, "the prompt")), tag), constant=True)
 
     def edit(self, instruction: str, tag: Sequence[int] = ()) -> GuidedPrompt:
         """A change of one picture. Raises UsageError if the instruction is blank."""

@@ -8,17 +8,25 @@ from typing import Literal
 
 Weights = Literal["float32", "int8", "int4"]
 Activations = Literal["float32", "int8"]
+Scaling = Literal["none", "smoothquant", "awq"]
+Rounding = Literal["nearest", "gptq"]
 
 
 @dataclass(frozen=True, slots=True)
 class StageQuantization:
-    """One stage. `kept` are its layers that stay in float32, `weight_only` those with float32 activations."""
+    """One stage. `kept` are its layers that stay in float32, `weight_only` those with float32 activations.
+
+    `scaled` are those whose inputs have their channels scaled by the method `scaling`.
+    """
 
     weights: Weights
     activations: Activations
     num_layers: int
     weight_only: tuple[str, ...]
     kept: tuple[str, ...]
+    scaling: Scaling = "none"
+    rounding: Rounding = "nearest"
+    scaled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that the model made: the image, its codes per level, and what makes it again."""
+    """A picture that the model made: the image, its codes per level, and what makes it again.
+
+    A preview has the codes of the first level alone.
+    """
 
     image: Image.Image
     codes: Codes
@@ -53,5 +56,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnPreview = Callable[[Picture], None]
 OnText = Callable[[str], None]
 Cancel = Callable[[], bool]

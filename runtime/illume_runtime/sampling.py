@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from illume_kernels.oracle import support
 from illume_kernels.params import SampleParams
 from illume_runtime.bundle import GenerationConfig
 from illume_runtime.errors import InvalidBundleError, UsageError
@@ -37,7 +41,11 @@ class TextSampling:
 
 @dataclass(frozen=True, slots=True)
 class ImageSampling:
-    """Choice of visual tokens and the diffusion that follows; None takes the bundle's default. Raises UsageError."""
+    """Choice of visual tokens and the diffusion that follows; None takes the bundle's default. Raises UsageError.
+
+    With `double_sampling` temperature, top-k and top-p act twice, the second time those of the first level on every
+    level: so the public implementation of ILLUME+ draws, by mistake. It is for comparisons with what that one drew.
+    """
 
     temperature: float | None = None
     top_k: int | None = None
@@ -52,11 +60,14 @@ class ImageSampling:
     top_k_level1: int | None = None
     top_p_level1: float | None = None
     quality: Quality | None = None
+    double_sampling: bool = False
 
     def __post_init__(self) -> None:
         _check_filters(self)
         _check_filters(self.of_level(1))
         _check("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        if not isinstance(self.double_sampling, bool):
+            raise UsageError(f"double_sampling: got {self.double_sampling!r}, expected True or False")
         if self.quality not in (None, *QUALITIES):
             raise UsageError(f"quality: got {self.quality!r}, expected one of {', '.join(QUALITIES)}")
         _check("guidance", self.guidance, 0.0, 100.0)
@@ -129,6 +140,16 @@ def params_of_rows(sampling: TextSampling | ImageSampling, requests: list[int]) 
         seed=sampling.seed,
         request=requests,
     )
+
+
+def filtered(logits: NDArray[np.float32], params: SampleParams) -> NDArray[np.float32]:
+    """Logits [B, n] for a second draw: divided by the temperature, -inf where the filters leave nothing.
+
+    Rows of temperature 0 stay as they are.
+    """
+    hot = params.temperature > 0
+    scores = logits / np.where(hot, params.temperature, np.float32(1))[:, None]
+    return np.where(hot[:, None] & (support(logits, params) == 0), np.float32(-np.inf), scores)
 
 
 def _check_filters(sampling: TextSampling | ImageSampling) -> None:

@@ -8,8 +8,9 @@ A rectified flow (Liu et al., 2022) runs from time 1 (noise) to 0 (data) along d
 `ab2` the second-order Adams-Bashforth method for steps of any length, whose first step is Euler's.
 
 A model that predicts noise runs down the levels sigma_t of its training: `euler` in x = x0 + sigma e (Karras et al.,
-2022), `ddim` (Song et al., 2021) and `dpmpp_2m` (Lu et al., DPM-Solver++, 2022) in x = alpha x0 + sigma' e. All end at
-sigma 0.
+2022), `ddim` (Song et al., 2021) and `dpmpp_2m` (Lu et al., DPM-Solver++, 2022) in x = alpha x0 + sigma' e. They end at
+sigma 0, or at the first level of the training where the scheduler says so (`set_alpha_to_one: false` of a DDIM
+scheduler in diffusers, `final_sigmas_type: sigma_min` of an Euler one); that of `dpmpp_2m` is 0.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def _noise_table(scheduler: NoiseScheduler, num_steps: int) -> SolverTable:
     if stride < 1:
         raise UsageError(f"steps: got {num_steps}, the model was trained with {scheduler.num_train_steps} noise levels")
     times = np.arange(spaces)[::-1][:num_steps] * stride + scheduler.steps_offset
-    sigmas = np.append(_sigmas(scheduler)[times], 0.0)
+    levels = _sigmas(scheduler)
+    sigmas = np.append(levels[times], 0.0 if scheduler.final_sigma == "zero" else levels[0])
     if scheduler.solver == "euler":
         steps = [
             SolverStep(float(t), _alpha(s), 0.0, 1.0, 1.0, float(after - s), 0.0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from illume_runtime.bundle import Bundle
 from illume_runtime.manifest import StageSpec
 from illume_runtime.session import Arrays, OpenSession, Session, session_from_stage
-from illume_runtime.trace import Tracer
+from illume_runtime.trace import Tracer, Work
 
 
 @dataclass(slots=True)
@@ -45,11 +45,15 @@ class Stages:
         """A span that declares the stage's weights plus `more_bytes`, and its FLOPs for `rows` (x `tokens` if any)."""
         if not self.tracer.enabled:
             return self.tracer.span(name)
+        return self.tracer.span_of(self.work(name, stage, rows, tokens=tokens, more_bytes=more_bytes, **args))
+
+    def work(
+        self, name: str, stage: StageSpec, rows: int, *, tokens: int = 0, more_bytes: int = 0, **args: int
+    ) -> Work:
+        """What `span` declares, to be kept by a loop that does the same work again and again."""
         factor = {"call": 1, "row": rows, "token": rows * max(tokens, 1)}[stage.flops.per]
         counted: dict[str, Any] = {**args, "tokens": rows * tokens} if tokens else dict(args)
-        return self.tracer.span(
-            name, num_bytes=stage.weight_bytes + more_bytes, flops=stage.flops.count * factor, **counted
-        )
+        return Work(name, "stage", stage.weight_bytes + more_bytes, stage.flops.count * factor, counted)
 
     def run(self, name: str, feeds: Arrays, **args: int) -> dict[str, NDArray[np.generic]]:
         """Runs a stage once within its span; rows are the first dimension of the first input."""

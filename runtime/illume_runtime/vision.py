@@ -18,7 +18,7 @@ from illume_runtime.images import RESAMPLING, fit, normalized, pixels_from_image
 from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.manifest import AnySizePreprocessing, Preprocessing
 from illume_runtime.patches import any_size, merged_grid, nearest_anchor, patch_rope, patches_of
-from illume_runtime.schedule import Codes, InputBlock, Schedule, any_input_block
+from illume_runtime.schedule import Codes, InputBlock, Schedule, any_input_block, num_places
 from illume_runtime.stages import Stages
 
 Grid = tuple[int, int]
@@ -37,6 +37,9 @@ class Vision(Protocol):
 
     def schedule_for(self, image: Image.Image) -> Schedule:
         """The size in which the image is drawn again."""
+
+    def num_places(self, image: Image.Image) -> int:
+        """Places that an image takes in the context when it is asked about. Raises what `understood` raises of it."""
 
     def understood(self, images: Sequence[Image.Image]) -> list[Seen]:
         """Images that are asked about."""
@@ -70,6 +73,10 @@ class FixedSizeVision:
     def schedule_for(self, image: Image.Image) -> Schedule:
         """The only one."""
         return self.schedule
+
+    def num_places(self, image: Image.Image) -> int:
+        """The same for all."""
+        return self.schedule.num_input_tokens
 
     def understood(self, images: Sequence[Image.Image]) -> list[Seen]:
         """An image that stands there more than once is encoded once."""
@@ -117,6 +124,11 @@ class AnySizeVision:
         sizes = {name: (self.schedules[name].width, self.schedules[name].height) for name in self.preprocessing.anchors}
         return self.schedules[nearest_anchor(image.size, sizes)]
 
+    def num_places(self, image: Image.Image) -> int:
+        """As many as its own size makes."""
+        bundle, grids = self.stages.bundle, self._grids(any_size(image.size, self.preprocessing))
+        return num_places(any_input_block(bundle.grammar, bundle.vocabulary, grids))
+
     def understood(self, images: Sequence[Image.Image]) -> list[Seen]:
         """Each in its own size; an image that stands there more than once is encoded once."""
         return self._seen(images, lambda image: image)
@@ -161,23 +173,25 @@ class AnySizeVision:
         with self.stages.tracer.span("preprocess"):
             size = any_size(image.size, spec)
             pixels = normalized(image.resize(size, RESAMPLING[spec.resample]), spec.mean, spec.std)
-            coarse = self._coarse_grid(size)
-            cos, sin = patch_rope(_table(self.stages, "patch_rope"), coarse, spec.patches.merge)
+            grids = self._grids(size)
+            cos, sin = patch_rope(_table(self.stages, "patch_rope"), grids[0], spec.patches.merge)
             feeds: dict[str, NDArray[np.generic]] = {
                 "pixel_values": pixels,
-                "patches": patches_of(pixels[0], coarse, spec.patches),
+                "patches": patches_of(pixels[0], grids[0], spec.patches),
                 "cos": cos,
                 "sin": sin,
             }
-        width, height = size
-        return feeds, (coarse, (height // spec.multiple, width // spec.multiple))
+        return feeds, grids
 
-    def _coarse_grid(self, size: tuple[int, int]) -> Grid:
-        """That of the resolution of this size; of other sizes what fits."""
+    def _grids(self, size: tuple[int, int]) -> tuple[Grid, Grid]:
+        """Rows and columns of both levels. The coarse one is that of the resolution of this size, else what fits."""
+        width, height = size
+        multiple = self.preprocessing.multiple
+        fine = (height // multiple, width // multiple)
         for schedule in self.schedules.values():
             if (schedule.width, schedule.height) == size:
-                return schedule.grids[0]
-        return merged_grid(size, self.preprocessing.patches)
+                return schedule.grids[0], fine
+        return merged_grid(size, self.preprocessing.patches), fine
 
 
 def _table(stages: Stages, name: str) -> NDArray[np.float32]:

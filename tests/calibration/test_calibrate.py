@@ -160,13 +160,41 @@ def test_both_sides_of_guidance_and_every_step_are_seen(bundle, data, tmp_path):
     num_codes = len(schedule_from_grammar(opened.grammar, opened.vocabulary).steps)
     assert found.statistics["denoiser"].calls == opened.generation["draw"]["steps"]
     assert found.statistics["head_level0"].calls == num_codes
-    assert found.statistics["decoder"].calls == num_codes  # a prefill, then a step for each code but the last
+    assert found.statistics["decoder"].calls == num_codes + 1  # two prefills, then a step for each code but the last
     first = next(iter(found.statistics["decoder"].tensors.values())).histogram
     assert first.num_values >= 2 * opened.model.hidden_size * num_codes  # two rows
     assert "vision_encoder" not in found.statistics
 
 
+@pytest.mark.parametrize("scaling", ["smoothquant", "awq"])
+def test_scaling_and_rounding_are_chosen_by_flags(illume, bundle, data, recipe, tmp_path, scaling):
+    output = tmp_path / "out"
+    flags = [f"decoder.scaling={scaling}", "decoder.rounding=gptq", "decoder.weight_only="]
+    words = [word for flag in flags for word in ("--set", flag)]
+    code, _, err = illume("calibrate", bundle, "--data", data, "-o", output, "--recipe", recipe, *words)
+    assert code == 0, err
+    decoder = Bundle.open(output).manifest.quantization.stages["decoder"]
+    assert (decoder.scaling, decoder.rounding) == (scaling, "gptq")
+    assert decoder.scaled
+    graph = onnx.load(output / "stages" / "decoder.onnx").graph
+    readers = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.input}
+    assert any(name.endswith(".scaled") for name in readers)
+
+
+def test_methods_that_look_at_inputs_need_requests(illume, bundle, recipe, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({"task": "draw", "prompt": "a star"}))
+    words = ["--data", path, "-o", tmp_path / "out", "--recipe", recipe, "--no-gate"]
+    words += ["--set", "vision_encoder.weights=float32", "--set", "head_text.rounding=gptq"]
+    code, _, err = illume("calibrate", bundle, *words)
+    assert code == 2
+    assert "head_text: no calibration request reached it" in err
+    assert "--set head_text.rounding=nearest" in err
+
+
 BAD = {
+    "unknown scaling": (["--set", "decoder.scaling=best"], 'stages.decoder.scaling: got "best", expected "none" or'),
+    "unknown rounding": (["--set", "decoder.rounding=up"], 'stages.decoder.rounding: got "up", expected "nearest" or'),
     "no file": (["--data", "none.jsonl"], "none.jsonl: no such file"),
     "unknown recipe": (["--recipe", "fast"], "--recipe fast: no such file; name one, or one of those that ship"),
     "unknown key": (["--set", "decoder.bits=4"], "--set decoder.bits=4: expected STAGE.KEY=VALUE"),

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
+from illume_calibration.bundle_from_recipe import check_float
 from illume_calibration.choices import BEGIN, END, main, write_into
 from illume_runtime.errors import UsageError
 
@@ -12,7 +15,8 @@ def test_the_table_has_every_choice_of_every_stage(bundle, data, recipe, tmp_pat
     rows = [line.split(" | ") for line in captured.out.splitlines()[2:]]
     of_steps = [row[1] for row in rows if row[0] == "| decoder, a step"]
     assert of_steps[:2] == ["float32", "the recipe"]
-    assert {"W8A8 minmax", "W8A8 mse", "W8"} <= set(of_steps)
+    assert {"W8A8 minmax", "W8A8 mse", "W8", "W8 gptq", "W8 awq gptq"} <= set(of_steps)
+    assert {"W8A8 minmax smoothquant", "W8A8 minmax awq"} <= set(of_steps)  # by the recipe's ranges
     assert "left out: decoder" in captured.err  # 40 or 48 rows are no multiple of 32
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n| stage | choice")
@@ -25,3 +29,10 @@ def test_a_page_without_marks_is_refused(tmp_path):
     page.write_text("nothing")
     with pytest.raises(UsageError, match="has no lines <!-- choices -->"):
         write_into(page, "table")
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_is_refused(precision: str) -> None:
+    bundle = SimpleNamespace(path="b", manifest=SimpleNamespace(precision=precision, quantization=None))
+    with pytest.raises(UsageError, match=f"b has weights in {precision}; calibration takes float32 ones"):
+        check_float(bundle)  # type: ignore[arg-type]

@@ -43,12 +43,20 @@ def test_the_first_pattern_counts_and_the_rest_keeps_its_defaults(tmp_path):
 def test_overrides_start_from_what_the_recipe_says_of_the_stage():
     changed = with_overrides(
         recipe_from_name(SHIPPED),
-        ["head_text.weights=int4", "head_text.group_size=64", "decoder.keep=a,b", "new.activations=int8"],
+        [
+            "head_text.weights=int4",
+            "head_text.group_size=64",
+            "decoder.keep=a,b",
+            "decoder.scaling=awq",
+            "decoder.rounding=nearest",
+            "new.activations=int8",
+        ],
         "entropy",
     )
-    assert changed.stage("head_text") == StageRecipe("int4", "float32", 64)
-    assert changed.stage("head_level0") == StageRecipe("int8")
-    assert changed.stage("decoder") == StageRecipe("int8", "int8", 32, ("a", "b"), ("*down_proj",))
+    assert changed.stage("head_text") == StageRecipe("int4", "float32", 64, rounding="gptq")
+    assert changed.stage("head_level0") == StageRecipe("int8", rounding="gptq")
+    expected = StageRecipe("int8", "int8", 32, ("a", "b"), ("*down_proj",), "awq", "nearest")
+    assert changed.stage("decoder") == expected
     assert changed.stage("new") == StageRecipe("int8", "int8")
     assert (changed.method, changed.name) == ("entropy", "illume, changed")
     assert with_overrides(recipe_from_name(SHIPPED), [], "mse").name == SHIPPED

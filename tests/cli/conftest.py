@@ -37,8 +37,10 @@ class FakePipeline:
                 on_text(piece)
         return self.answer
 
-    def draw(self, prompt, *, n=1, size=None, sampling=None, on_progress=None, cancel=None):
+    def draw(self, prompt, *, n=1, size=None, sampling=None, on_progress=None, on_preview=None, cancel=None):
         self.calls.append(("draw", prompt, sampling))
+        for request in range(n) if on_preview is not None else ():
+            on_preview(self.picture(prompt, 0, request))
         for done in range(1, 4):
             with self.tracer.span("denoise", step=done):
                 pass
@@ -46,7 +48,7 @@ class FakePipeline:
                 on_progress(Progress("diffusion", done, 3, None))
         return [self.picture(prompt, sampling.seed if sampling else 0, request) for request in range(n)]
 
-    def edit(self, image, instruction, *, n=1, sampling=None, on_progress=None, cancel=None):
+    def edit(self, image, instruction, *, n=1, sampling=None, on_progress=None, on_preview=None, cancel=None):
         self.calls.append(("edit", instruction, sampling))
         return [self.picture(instruction, sampling.seed if sampling else 0, request) for request in range(n)]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -60,11 +61,37 @@ def test_several_pictures_get_numbers(illume, fake, tmp_path, name, files):
     assert all(file in out for file in files)
 
 
+def test_previews_are_files_of_their_own(illume, fake, tmp_path):
+    words = ["draw", "b", "a star", "-n", 2, "-o", tmp_path / "out.png"]
+    code, out, err = illume(*words, "--preview", tmp_path / "p.png")
+    assert code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0.png", "out-1.png", "p-0.png", "p-1.png"]
+    assert [f"p-{i}.png  preview of picture {i}" in err for i in (0, 1)] == [True, True]
+    assert "p-0.png" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("out.png", "--preview and --output are both"), ("p.jpg", "--preview .* does not end in .png")],
+)
+def test_a_preview_that_cannot_be_written_is_refused_before_the_work(illume, fake, tmp_path, name, message):
+    code, _, err = illume("draw", "b", "a star", "-o", tmp_path / "out.png", "--preview", tmp_path / name)
+    assert code == 2
+    assert re.search(message, err)
+    assert fake.calls == []
+
+
 def test_only_the_options_given_reach_the_sampling(illume, fake, tmp_path):
     illume("draw", "b", "a star", "-o", tmp_path / "o.png", "--steps", 3, "--top-p", 0.5, "--diffusion-guidance", 0)
     ((_, _, sampling),) = fake.calls
     assert (sampling.steps, sampling.top_p, sampling.diffusion_guidance, sampling.seed) == (3, 0.5, 0, 0)
     assert (sampling.temperature, sampling.top_k, sampling.guidance) == (None, None, None)
+
+
+def test_double_sampling_is_off_unless_it_is_asked_for(illume, fake, tmp_path):
+    for words in ([], ["--double-sampling"]):
+        illume("draw", "b", "a star", "-o", tmp_path / "o.png", *words)
+    assert [sampling.double_sampling for _, _, sampling in fake.calls] == [False, True]
 
 
 def test_device_and_threads_reach_the_pipeline(illume, fake, tmp_path):

@@ -15,11 +15,11 @@ class ScriptedEngine:
     def embed(self, ids):
         return np.zeros((len(ids), 2), np.float32)
 
-    def start(self, rows, capacity):
+    def start(self, rows, capacity, *, constant=None):
         self.started.append((len(rows), capacity))
         return np.zeros((len(rows), 2), np.float32)
 
-    def step(self, tokens, segment):
+    def step(self, tokens, segment, *, counts=None):
         self.steps.append((segment, tokens.tolist()))
         return np.zeros((len(tokens), 2), np.float32)
 

@@ -39,16 +39,16 @@ def test_several_turns_with_several_pictures_answer_as_the_slow_model_does(pipel
         reply = pipeline.chat(messages, sampling=GREEDY)
         assert reply.picture is None
         answers.append(reply.text)
-        assert reply.text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
         messages += [said("assistant", "yes"), said("user", text, *more)]
         turns += [("assistant", "yes"), ("user", text, *more)]
-    assert pipeline.chat(messages, sampling=GREEDY).text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+    assert pipeline.chat(messages, sampling=GREEDY).text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
     assert len(set(answers)) == 2
 
 
 def test_a_drawn_picture_comes_back_as_its_tokens(pipeline, slow):
     (picture,) = pipeline.draw("a star", sampling=DRAWING)
-    ids = pipeline._schedule.tokens_of(picture.codes).tolist()
+    ids = pipeline._model.schedule.tokens_of(picture.codes).tolist()
     for role, turns in (
         ("assistant", [("user", "draw"), ("assistant", ids), ("user", "what is it?")]),
         ("user", [("user", "this", ids), ("assistant", "ok"), ("user", "what is it?")]),
@@ -58,7 +58,7 @@ def test_a_drawn_picture_comes_back_as_its_tokens(pipeline, slow):
         else:
             messages = [said(role, "this", picture), said("assistant", "ok"), said("user", "what is it?")]
         reply = pipeline.chat(messages, sampling=GREEDY)
-        assert reply.text == pipeline._tokenizer.decode(say_slowly(slow, *turns))
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
 
 
 @pytest.mark.parametrize("with_picture", [False, True], ids=["drawn", "changed"])
@@ -77,6 +77,25 @@ def test_the_model_may_draw_in_a_chat(pipeline, slow, pictures, with_picture):
     sides = [slow.prompt(*turns, unconditional=side) for side in (False, True)]
     ids = slow.draw(*sides, SampleParams.broadcast(1, temperature=1.0, seed=6), 2.0)
     assert reply.picture.codes[0].ravel().tolist() == slow.codes(ids)
+
+
+def test_a_picture_that_the_model_drew_in_a_chat_re_enters_it(pipeline, slow, pictures):
+    turns = [("user", "a star", pictures[0])]
+    messages = [said("user", "a star", pictures[0])]
+    hot = TextSampling(temperature=100.0, seed=seed_that_draws(slow, *turns), max_tokens=4)
+    drawn = pipeline.chat(messages, sampling=hot, image_sampling=DRAWING).picture
+    turns += [("assistant", pipeline._model.schedule.tokens_of(drawn.codes).tolist())]
+    messages += [said("assistant", drawn)]
+    answers = []
+    for text in ("what is it?", "and the color?"):
+        turns += [("user", text)]
+        messages += [said("user", text)]
+        reply = pipeline.chat(messages, sampling=GREEDY)
+        assert reply.text == pipeline._model.tokenizer.decode(say_slowly(slow, *turns))
+        answers.append(reply.text)
+        turns += [("assistant", "yes")]
+        messages += [said("assistant", "yes")]
+    assert answers[0]
 
 
 def test_a_picture_drawn_in_a_chat_has_the_size_of_the_last_picture_shown(pipeline, slow, pictures):

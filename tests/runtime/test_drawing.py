@@ -12,6 +12,8 @@ from illume_runtime.drawing import PREVIEW_SCALE, TokenRequest, draw_codes
 from illume_runtime.errors import Cancelled, EngineError, UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.pipeline import ImageSampling, Pipeline
+from illume_runtime.programs import Embed, Force, Repeat, Resolution, Sample
+from illume_runtime.schedule import schedule_from_resolution
 from illume_runtime.stages import Stages
 from illume_runtime.trace import NULL_TRACER, Tracer
 
@@ -47,15 +49,15 @@ def test_another_seed_and_another_number_give_another_picture(pipeline):
 
 def test_pictures_of_a_batch_are_those_that_are_drawn_one_by_one(bundle, pipeline):
     engine = TokenEngine(Stages(Bundle.open(bundle), "cpu", 1, NULL_TRACER))
-    prompts = [pipeline._writer.draw(text) for text in ("a star", "a star", "two red squares", "b")]
-    schedule = pipeline._schedule
+    prompts = [pipeline._model.writer.draw(text) for text in ("a star", "a star", "two red squares", "b")]
+    schedule = pipeline._model.schedule
     requests = [
-        TokenRequest(*(pipeline._embeds(side, []) for side in (p.conditional, p.unconditional)), number)
+        TokenRequest(schedule, *(pipeline._model.embeds(side, []) for side in (p.conditional, p.unconditional)), number)
         for number, p in enumerate(prompts)
     ]
-    together = draw_codes(engine, schedule, requests, SAMPLING, **QUIET)
-    alone = [draw_codes(engine, schedule, [request], SAMPLING, **QUIET)[0] for request in requests]
-    reverse = draw_codes(engine, schedule, requests[::-1], SAMPLING, **QUIET)[::-1]
+    together = draw_codes(engine, requests, SAMPLING, **QUIET)
+    alone = [draw_codes(engine, [request], SAMPLING, **QUIET)[0] for request in requests]
+    reverse = draw_codes(engine, requests[::-1], SAMPLING, **QUIET)[::-1]
     for one, two, three in zip(together, alone, reverse, strict=True):
         np.testing.assert_array_equal(one[0], two[0])
         np.testing.assert_array_equal(one[0], three[0])
@@ -65,18 +67,56 @@ def test_pictures_of_a_batch_are_those_that_are_drawn_one_by_one(bundle, pipelin
 def test_many_prompts_are_drawn_in_batches_and_numbered_through(pipeline, monkeypatch):
     prompts = [f"number {i}" for i in range(5)]
     whole = pipeline.draw_many(prompts, sampling=SAMPLING)
-    monkeypatch.setattr("illume_runtime.pipeline.MAX_DRAW_BATCH", 2)
+    monkeypatch.setattr("illume_runtime.requests.MAX_DRAW_BATCH", 2)
     parts = pipeline.draw_many(prompts, sampling=SAMPLING)
     assert [picture.request for picture in parts] == list(range(5))
     assert codes_of(parts) == codes_of(whole)
     assert pipeline.draw_many([]) == []
 
 
+def sized(pipeline, rows, columns, *ends):
+    """A schedule of the size rows x columns whose lines end with these control tokens."""
+    line = [Sample("level0", columns), *([Force(ends)] if ends else [])]
+    output = (Force(("start_of_image",)), Repeat(rows, tuple(line)), Force(("end_of_image",)))
+    read = (Embed(1),)
+    resolution = Resolution(f"{columns}x{rows}", 16, 16, ((rows, columns),), output, read)
+    return schedule_from_resolution(resolution, pipeline.bundle.vocabulary)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_pictures_of_several_sizes_share_the_steps_and_are_those_drawn_alone(bundle, pipeline, guidance, penalty):
+    tracer = Tracer()
+    engine = TokenEngine(Stages(Bundle.open(bundle), "cpu", 1, tracer))
+    sizes = [(2, 3, "end_of_line"), (4, 4), (1, 5, "end_of_line", "end_of_line", "end_of_line"), (4, 4), (2, 2)]
+    requests = []
+    for number, size in enumerate(sizes):
+        prompt = pipeline._model.writer.draw("a star" + number * "s")
+        sides = [pipeline._model.embeds(side, []) for side in (prompt.conditional, prompt.unconditional)]
+        requests.append(TokenRequest(sized(pipeline, *size), *sides, number))
+    sampling = dataclasses.replace(SAMPLING, guidance=guidance, repetition_penalty=penalty)
+    ends = []
+    options = {**QUIET, "on_level0": lambda place, codes: ends.append((place, codes.tolist()))}
+    together = draw_codes(engine, requests, sampling, **options)
+    rows = [span.args["tokens"] for span in tracer.spans if span.name == "decode.level0"]
+    assert len(rows) == 4 * 4 - 1  # steps of the largest picture alone
+    sides = 1 if guidance == 1.0 else 2
+    assert rows[-1] == 2 * sides  # the smaller ones have left
+    assert [place for place, _ in ends] == [4, 2, 0, 1, 3]
+    for place, codes in ends:
+        assert codes == together[place][0].tolist()
+    for request, codes in zip(requests, together, strict=True):
+        (alone,) = draw_codes(engine, [request], sampling, **QUIET)
+        np.testing.assert_array_equal(codes[0], alone[0])
+
+
 @pytest.mark.parametrize(("guidance", "rows"), [(1.0, 2), (2.0, 4)])
 def test_a_step_is_one_run_of_the_decoder_and_one_of_the_head(bundle, guidance, rows):
     tracer = Tracer()
     with Pipeline.load(bundle, threads=1, tracer=tracer) as pipeline:
-        pipeline.draw("a star", n=2, sampling=dataclasses.replace(SAMPLING, guidance=guidance))
+        for text in ("a heart", "a star"):
+            tracer.clear()  # the first drawing of a size also computes its unconditional prompt
+            pipeline.draw(text, n=2, sampling=dataclasses.replace(SAMPLING, guidance=guidance))
     spans = [span for span in tracer.spans if span.name.startswith(("prefill", "decode.", "head."))]
     counts = {name: sum(span.name == name for span in spans) for name in {span.name for span in spans}}
     assert counts == {"prefill": 1, "decode.level0": STEPS - 1, "head.level0": STEPS}  # no head but the level's
@@ -113,6 +153,15 @@ def test_a_preview_comes_with_every_row_and_shows_the_codes_so_far(bundle, pipel
         assert np.abs(shown.astype(int).mean((0, 1)) - cells.astype(int).mean((0, 1))).max() < 12  # interpolated
 
 
+def test_a_model_of_one_level_has_no_preview(pipeline, pictures):
+    for work in (pipeline.draw, lambda text, **options: pipeline.edit(pictures[0], text, **options)):
+        seen, previews = [], []
+        message = "preview: the family illume draws in one level of visual tokens only, .*; leave the preview out"
+        with pytest.raises(UsageError, match=message):
+            work("a star", sampling=SAMPLING, on_preview=previews.append, on_progress=seen.append)
+        assert seen == previews == []
+
+
 @pytest.mark.parametrize("verb", ["draw", "edit", "reconstruct"])
 def test_cancelling_stops_within_one_step_and_leaves_the_pipeline_as_new(pipeline, pictures, verb):
     def work(**options):
@@ -143,9 +192,9 @@ def test_a_count_that_is_none_is_refused(pipeline, pictures, n):
 
 def test_logits_that_are_no_numbers_are_an_engine_error(pipeline):
     engine = ScriptedEngine([[3], [None]], 36)
-    request = TokenRequest(engine.embed([1, 2]), engine.embed([1]), 0)
+    request = TokenRequest(pipeline._model.schedule, engine.embed([1, 2]), engine.embed([1]), 0)
     sampling = dataclasses.replace(SAMPLING, guidance=1.0)
     with pytest.raises(EngineError, match="head_level0: no token can be drawn at step 1; the logits are not finite"):
-        draw_codes(engine, pipeline._schedule, [request], sampling, **QUIET)
-    assert engine.started == [(1, 3 + pipeline._schedule.num_tokens)]
+        draw_codes(engine, [request], sampling, **QUIET)
+    assert engine.started == [(1, 3 + pipeline._model.schedule.num_tokens)]
     assert engine.steps == [("level0", [[520 + 3]])]

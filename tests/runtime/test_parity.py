@@ -45,7 +45,7 @@ def test_drawn_tokens_are_those_of_the_masked_whole_vocabulary(pipeline, slow, f
         (picture,) = pipeline.draw(prompt, sampling=sampling)
         ids = slow_drawing(slow, user(prompt), guidance, 11, **filters)
         assert codes_of(picture) == slow.codes(ids)
-        assert pipeline._schedule.tokens_of(picture.codes).tolist() == ids
+        assert pipeline._model.schedule.tokens_of(picture.codes).tolist() == ids
 
 
 @pytest.mark.parametrize("filters", [FILTERS["greedy"], FILTERS["all"]], ids=["greedy", "all"])
@@ -112,12 +112,11 @@ def test_any_grammar_is_drawn_as_the_masked_whole_vocabulary_draws_it(
     total = repeat * sum(counts)
     data = {**slow.data["grammar"]["image"]["resolutions"][0], "grids": [[1, total]], "output": program}
     schedule = schedule_from_resolution(value_from_json(Resolution, data, ""), pipeline.bundle.vocabulary)
-    prompts = pipeline._writer.draw("a star")
-    sides = [pipeline._embeds(side, []) for side in (prompts.conditional, prompts.unconditional)]
+    prompts = pipeline._model.writer.draw("a star")
+    sides = [pipeline._model.embeds(side, []) for side in (prompts.conditional, prompts.unconditional)]
     (codes,) = draw_codes(
-        pipeline._engine,
-        schedule,
-        [TokenRequest(*sides, 0)],
+        pipeline._model.engine,
+        [TokenRequest(schedule, *sides, 0)],
         ImageSampling(temperature=1.0, guidance=guidance, seed=seed),
         tracer=NULL_TRACER,
         code_color=None,

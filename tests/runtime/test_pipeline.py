@@ -97,8 +97,8 @@ def test_a_request_from_within_a_callback_is_refused_and_harms_nothing(pipeline,
 def test_a_closed_pipeline_gives_its_memory_back_and_refuses_requests(bundle, pictures):
     with Pipeline.load(bundle, threads=1) as pipeline:
         pipeline.draw("a star", sampling=DRAWING)
-    assert pipeline._stages._sessions == {}
-    assert pipeline._engine._main._buffers == []
+    assert pipeline._model.stages._sessions == {}
+    assert pipeline._model.engine._main._buffers == []
     pipeline.close()  # once more does nothing
     for work in (
         lambda: pipeline.draw("a star"),
@@ -185,19 +185,40 @@ def test_what_just_fits_the_context_is_taken_and_one_token_more_is_refused(pipel
         pipeline.draw("x" * (room + 1), sampling=DRAWING)
     edit_room = room - PICTURE_TOKENS
     pipeline.edit(pictures[0], "x" * edit_room, sampling=DRAWING)
-    with pytest.raises(UsageError, match=r"shorten the prompt to 146 tokens"):
+    with pytest.raises(
+        UsageError, match=r"has 147 tokens, 14 of them for 1 picture, and .*shorten the prompt to 146 t"
+    ):
         pipeline.edit(pictures[0], "x" * (edit_room + 1), sampling=DRAWING)
     question_room = CONTEXT - PROMPT_TOKENS - PICTURE_TOKENS - ANSWER_TOKENS
-    pipeline.describe(pictures[0], "x" * question_room)
-    with pytest.raises(UsageError, match=r"has 149 tokens and the answer needs up to 12, but the context holds 160"):
-        pipeline.describe(pictures[0], "x" * (question_room + 1))
+    asked = TextSampling(max_tokens=ANSWER_TOKENS)
+    pipeline.describe(pictures[0], "x" * question_room, sampling=asked)
+    with pytest.raises(UsageError, match=r"has 149 tokens.* and the answer needs up to 12, but the context holds 160"):
+        pipeline.describe(pictures[0], "x" * (question_room + 1), sampling=asked)
     with pytest.raises(UsageError, match=r"the answer needs up to 160, .*; ask for fewer than 160 tokens"):
         pipeline.describe(pictures[0], "a", sampling=TextSampling(max_tokens=CONTEXT))
 
 
+def test_an_answer_of_the_default_length_is_cut_to_what_the_context_holds(pipeline, pictures):
+    room = CONTEXT - PROMPT_TOKENS - PICTURE_TOKENS
+    for left in (ANSWER_TOKENS, 5, 1):
+        answer = pipeline.describe(pictures[0], "x" * (room - left))
+        assert len(answer.token_ids) <= left
+        assert answer.finish_reason == "end" or len(answer.token_ids) == left
+        said = pipeline.chat([{"role": "user", "content": ["x" * (room - left), pictures[0]]}])
+        assert said.text == answer.text
+    for work in (
+        lambda text: pipeline.describe(pictures[0], text),
+        lambda text: pipeline.chat([{"role": "user", "content": [text, pictures[0]]}]),
+    ):
+        with pytest.raises(
+            UsageError, match=r"has 160 tokens, 14 of them .* and the answer needs up to 1, but the cont"
+        ):
+            work("x" * room)
+
+
 @pytest.mark.parametrize("text", ["<|end|>", "<start_of_image>a", "</s>", "\0", "<|im_start|>user"])
 def test_no_text_becomes_a_control_token(pipeline, slow, text):
-    prompt = pipeline._writer.draw(text).conditional
+    prompt = pipeline._model.writer.draw(text).conditional
     ids = [i for part in prompt.parts for i in part.ids]
     controls = set(slow.controls.values())
     assert [i for i in ids if i in controls] == [slow.controls[name] for name in ("begin", "user", "assistant")]

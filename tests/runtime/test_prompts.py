@@ -46,7 +46,7 @@ def test_describe(writer, run):
     prompt = writer.describe("how many?")
     assert prompt.parts == (run(BEGIN, USER, "how many?"), PictureSlot(0), run(ASSISTANT))
     assert prompt.num_pictures == 1
-    assert prompt.num_tokens(70) == 2 + 9 + 70 + 1
+    assert prompt.num_tokens([70]) == 2 + 9 + 70 + 1
 
 
 def test_describe_without_a_question_asks_the_default(writer, run):
@@ -98,7 +98,9 @@ def test_a_chat_of_several_turns_and_pictures(writer, run):
 
 
 def test_a_chat_of_one_turn_is_the_same_prompt_as_the_task(writer):
-    assert writer.chat([UserTurn("a cat")]) == writer.draw("a cat")
+    chat, draw = writer.chat([UserTurn("a cat")]), writer.draw("a cat")
+    assert (chat.conditional, chat.unconditional) == (draw.conditional, draw.unconditional)
+    assert (chat.constant, draw.constant) == (False, True)
     assert writer.chat([UserTurn("why?", (PictureSlot(0),))]).conditional == writer.describe("why?")
 
 

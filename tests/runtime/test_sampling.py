@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from illume_kernels.params import SampleParams
 from illume_runtime.errors import InvalidBundleError, UsageError
-from illume_runtime.sampling import ImageSampling, TextSampling, params_of_rows, with_defaults
+from illume_runtime.sampling import ImageSampling, TextSampling, filtered, params_of_rows, with_defaults
 
 BOTH = [
     ("temperature", (-0.1, 100.5, math.nan, math.inf, "1", True), (0, 0.0, 1, 100.0)),
@@ -41,6 +42,20 @@ def test_values_out_of_range_are_named_and_the_others_taken(kind, name, bad, goo
             kind(**{name: value})
     for value in good:
         assert getattr(kind(**{name: value}), name) == value
+
+
+def test_what_is_filtered_is_drawn_again_from_what_is_left():
+    logits = np.array([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]], np.float32)
+    params = SampleParams.broadcast(2, temperature=[0.5, 0.0], top_k=2)
+    left = filtered(logits, params)
+    np.testing.assert_array_equal(left[0], [6.0, 4.0, -np.inf, -np.inf])
+    np.testing.assert_array_equal(left[1], logits[1])  # temperature 0: the likeliest stays the likeliest
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_double_sampling_is_on_or_off(value):
+    with pytest.raises(UsageError, match=r"double_sampling: got .*, expected True or False"):
+        ImageSampling(double_sampling=value)
 
 
 def test_an_unknown_option_is_no_option():

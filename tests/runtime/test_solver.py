@@ -23,9 +23,15 @@ def model(x, time):
     return np.sin(2 * x + time / 300) + 0.5 * x
 
 
-@pytest.mark.parametrize("expected", TRAJECTORIES, ids=lambda t: f"{t['solver']}-{t['steps']}")
+def final_sigma(trajectory):
+    """`first`: of schedulers with set_alpha_to_one=False (DDIM) or final_sigmas_type="sigma_min" (Euler)."""
+    return trajectory.get("final_sigma", "zero")
+
+
+@pytest.mark.parametrize("expected", TRAJECTORIES, ids=lambda t: f"{t['solver']}-{t['steps']}-{final_sigma(t)}")
 def test_every_step_is_that_of_diffusers(expected):
-    table = solver_table(replace(NOISE, solver=expected["solver"]), expected["steps"])
+    scheduler = replace(NOISE, solver=expected["solver"], final_sigma=final_sigma(expected))
+    table = solver_table(scheduler, expected["steps"])
     # Its tables of noise levels are in float32.
     assert table.initial == pytest.approx(expected["init"], rel=1e-5)
     assert [step.time for step in table.steps] == expected["times"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from illume_runtime import decoder as decoder_module
 from illume_runtime import ort as ort_module
+from illume_runtime import prefixes
 from illume_runtime.bundle import Bundle
 from illume_runtime.decoder import MIN_SHARED, TokenEngine
 from illume_runtime.errors import InvalidBundleError
@@ -107,6 +108,61 @@ def test_a_short_common_beginning_is_not_worth_a_second_prefill(slow, engine, pr
     assert prefills == [(2, MIN_SHARED + 20)]
 
 
+def test_a_constant_row_is_computed_once_for_all_calls(slow, engine, prefills):
+    common, own, *others = ids_of(0, 6, 9, 14, 3, 40)
+    constant = np.concatenate((common, own))
+    for count, other in enumerate(others):
+        rows = [np.concatenate((common, other)), constant]
+        hidden = engine.start([engine.embed(row) for row in rows], 64, constant=[False, True])
+        np.testing.assert_allclose(hidden, expected_states(slow, rows), atol=TOLERANCE)
+        pieces = np.array([[1, 2], [3, 4]])
+        rows = [np.concatenate((row, more)) for row, more in zip(rows, pieces, strict=True)]
+        np.testing.assert_allclose(engine.step(pieces, "text"), expected_states(slow, rows), atol=TOLERANCE)
+        assert prefills == [(1, 15)] * (count == 0) + [(1, len(other))]  # what both begin with is copied
+        prefills.clear()
+    engine.close()
+    engine.start([engine.embed(constant)], 64, constant=[True])
+    assert prefills == [(1, 15)]
+
+
+def test_the_constant_rows_that_were_not_asked_for_give_way(engine, prefills, monkeypatch):
+    monkeypatch.setattr(prefixes, "MAX_KEPT_PROMPTS", 2)
+    a, b, c = (engine.embed(row) for row in ids_of(8, 5, 6, 7))
+    for row in (a, b, a, c, a, b):
+        engine.start([row], 64, constant=[True])
+    assert [length for _, length in prefills] == [5, 6, 7, 6]
+    assert len(engine._kept) == 2
+    engine.start([a, b, c], 64, constant=[True] * 3)  # more in one batch than are kept
+    assert len(engine._kept) == 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=4),
+    common=st.integers(0, 50),
+    calls=st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_sharing_changes_no_bit(stages, lengths, common, calls, seed):
+    shared, plain = TokenEngine(stages), TokenEngine(stages)
+    (beginning,) = ids_of(seed, common)
+    constant = [is_constant for _, is_constant in lengths]
+    for call in range(calls):
+        own = ids_of(seed + 1, *(length for length, _ in lengths))
+        own = [row if is_constant else np.append(row, call) for row, is_constant in zip(own, constant, strict=True)]
+        rows = [shared.embed(np.concatenate((beginning, row))) for row in own]
+        got = [shared.start(rows, 128, constant=constant)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder_module, "MIN_SHARED", 10**6)
+            expected = [plain.start(rows, 128)]
+        for token in range(3):
+            tokens = np.full((len(rows), 1 + token), token)
+            got.append(shared.step(tokens, "text").copy())
+            expected.append(plain.step(tokens, "text").copy())
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("num_rows", [2, 3, 7])
 def test_a_row_of_a_batch_is_what_it_is_alone(engine, num_rows):
     rows = [engine.embed(row) for row in ids_of(3, *range(20, 20 + num_rows))]
@@ -165,7 +221,7 @@ def test_memory_is_constant_over_many_requests(bundle, pictures):
 
     with Pipeline.load(bundle, threads=1) as pipeline:
         work(5)
-        engine = pipeline._engine
+        engine = pipeline._model.engine
         buffers = [buffer.ctypes.data for buffer in engine._main._buffers]
         before = work(5)
         after = work(30)
@@ -182,7 +238,7 @@ def test_a_cache_of_a_fixed_length_gives_the_same_tokens(changed_bundle, bundle,
                 keys[f"stages.decoder.{kind}.{i}.shape.2"] = manifest.model.max_context
     sampling = ImageSampling(seed=4, steps=1)
     with Pipeline.load(changed_bundle(keys), threads=1) as fixed:
-        assert fixed._engine._static_slots == manifest.model.max_context
+        assert fixed._model.engine._static_slots == manifest.model.max_context
         got = fixed.draw("a star", n=2, sampling=sampling)
     expected = pipeline.draw("a star", n=2, sampling=sampling)
     assert [p.codes[0].tolist() for p in got] == [p.codes[0].tolist() for p in expected]

@@ -7,6 +7,7 @@ import torch
 
 from illume_export.models import Illume, IllumeConfig
 from illume_export.models.language_model import Attention, rotate
+from illume_training.code_contents import CodeContents
 from illume_training.start import REGIONS, SEEN, WORDS, start_language_model
 from illume_training.vision import CLASSES, CellProbe
 from illume_training.world.palette import SHAPES
@@ -24,8 +25,23 @@ def started() -> tuple[Illume, CellProbe, torch.Tensor]:
     kinds = torch.randint(0, 9, (32, 64)) * (torch.rand(32, 64) < 0.75)
     colors, sizes = torch.randint(9, 17, (32, 64)), torch.randint(17, 20, (32, 64))
     features = 4.0 * (rows[kinds] + rows[colors] + rows[sizes]) + 0.1 * torch.randn(32, 64, rows.shape[1])
-    start_language_model(model, probe, features, range(100, 100 + len(WORDS)))
+    start_language_model(model, probe, features, range(100, 100 + len(WORDS)), _contents())
     return model, probe, features
+
+
+def _contents() -> CodeContents:
+    """Code 5 stands for a small red square; no other for anything."""
+    shape, color, size = torch.zeros(1024, 8), torch.zeros(1024, 8), torch.zeros(1024, 3)
+    shape[5, 1] = color[5, 0] = size[5, 0] = 9.0
+    return CodeContents(torch.full((1024,), 10.0), shape, color, size)
+
+
+def test_a_code_resembles_the_words_of_what_it_depicts(started):
+    model, _, _ = started
+    start, end = model.config.level0_segment
+    table = model.language_model.model.embed_tokens.weight
+    for word in (100 + 1, 100 + 8, 100 + 16):  # the second shape, the first colour, the first size
+        assert int((table[start:end] @ table[word]).argmax()) == 5
 
 
 def test_codes_that_mean_alike_are_embedded_alike(started):
@@ -72,4 +88,4 @@ def test_the_first_heads_look_at_the_cell_that_the_next_code_would_copy(started)
 def test_words_must_be_complete(started):
     model, probe, features = started
     with pytest.raises(ValueError, match=r"word_ids: 2 tokens, expected one for each of 25 words"):
-        start_language_model(model, probe, features, [1, 2])
+        start_language_model(model, probe, features, [1, 2], _contents())

@@ -86,7 +86,11 @@ def test_the_recipe_leaves_a_checkpoint(trained: Path) -> None:
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
     }  # fmt: skip
     assert json.loads((trained / "checkpoint/config.json").read_text()) == json.loads(json.dumps(SMALL.to_json()))
-    kept = {f"{phase}.safetensors" for phase in PHASES} | {"latents.safetensors", "tokenizer.json"}
+    kept = {f"{phase}.safetensors" for phase in PHASES} | {
+        "contents.safetensors",
+        "latents.safetensors",
+        "tokenizer.json",
+    }
     assert {path.name for path in (trained / "run").iterdir()} == kept
     final = weights(trained)
     assert all(torch.isfinite(tensor).all() for tensor in final.values())

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
 from illume_training.alignment import LanguageTrainer
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
+from illume_training.code_contents import CodeContents, contents_of_codes, load_contents, save_contents
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
@@ -235,7 +238,7 @@ class Recipe:
             with torch.no_grad():
                 features = self.model.vision_encoder(pixels.to(self.device))
             ids = [self.tokenizer().encode(word, add_special_tokens=False).ids[0] for word in WORDS]
-            start_language_model(self.model, self.probe, features, ids)
+            start_language_model(self.model, self.probe, features, ids, self._contents())
         self._stage("stage1")
 
     def _train_stage2(self) -> None:
@@ -245,7 +248,7 @@ class Recipe:
         self._stage("stage3")
 
     def _stage(self, name: str) -> None:
-        trainer = LanguageTrainer(self.model).requires_grad_(True)
+        trainer = LanguageTrainer(self.model, self._contents().depicting).requires_grad_(True)
         self.model.vision_encoder.requires_grad_(False)
         writer = Writer(self.model.config, self.tokenizer())
         encode = frozen_encoder(self.model.vision_encoder, self.model.image_tokenizer.encode, self.device)
@@ -258,6 +261,21 @@ class Recipe:
         # Chosen once: the choice holds for all threads, also the one that makes the next batch meanwhile.
         with sdpa_kernel(SDPBackend.MATH if self.device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION):
             self._phase(name, trainer, batch, lambda lessons, step: trainer.loss(lessons))
+
+    @torch.no_grad()
+    def _contents(self) -> CodeContents:
+        """What the codes show; counted once."""
+        path = self.config.run / "contents.safetensors"
+        if not path.exists():
+
+            def codes(pictures: NDArray[np.uint8]) -> Tensor:
+                pixels = pixels_from_pictures(pictures).to(self.device)
+                return self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
+
+            num_codes = self.model.image_tokenizer.codebook.shape[0]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_contents(contents_of_codes(codes, num_codes, f"{self.config.seed}-contents"), path)
+        return load_contents(path)
 
     @torch.no_grad()
     def _paint_codes(self) -> None:

@@ -1,9 +1,10 @@
 """Where the language model starts: what the encoder and the tokenizer know already is written into its weights.
 
 ILLUME starts from a language model that can speak and look up; illume-tiny starts from nothing, and from noise it
-learns for hours to answer without looking. So its first weights say what is known: codes that mean alike are alike, the
-adapter writes a cell as its code and its words, one head looks back at the cell that the next code would copy, others
-at what resembles themselves. All of it is learnt further; docs/log.md has what each is worth.
+learns for hours to answer without looking. So its first weights say what is known: codes that mean alike are alike and
+resemble the words of what they depict, the adapter writes a cell as its code and its words, one head looks back at the
+cell that the next code would copy, others at what resembles themselves. All of it is learnt further; docs/log.md has
+what each is worth.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from illume_export.models import Illume
 from illume_export.models.language_model import Attention
+from illume_training.code_contents import CodeContents
 from illume_training.vision import CLASSES, CellProbe
 from illume_training.world.palette import COLORS, INNER, SHAPES, SIZES
 
@@ -27,16 +29,20 @@ _MATCH_GAIN = 1.5
 
 
 @torch.no_grad()
-def start_language_model(model: Illume, probe: CellProbe, features: Tensor, word_ids: Sequence[int]) -> None:
+def start_language_model(
+    model: Illume, probe: CellProbe, features: Tensor, word_ids: Sequence[int], contents: CodeContents
+) -> None:
     """Changes embeddings, adapter and attention in place.
 
-    `features` [B, 64, C] are the encoder's of some pictures; `word_ids` the tokens of WORDS.
+    `features` [B, 64, C] are the encoder's of some pictures; `word_ids` the tokens of WORDS; `contents` what the
+    codes show.
     """
     if len(word_ids) != len(WORDS):
         raise ValueError(f"word_ids: {len(word_ids)} tokens, expected one for each of {len(WORDS)} words")
     width = model.config.language_model.hidden_size
     turn, _ = torch.linalg.qr(torch.randn(width, model.image_tokenizer.codebook.shape[1]).to(features))
     _start_codes(model, turn)
+    name_codes(model, word_ids[: len(SEEN)], contents)
     _start_adapter(model, probe, features, word_ids[: len(SEEN)], turn)
     start_positions(model, word_ids[len(SEEN) :])
     layers = [module for module in model.language_model.modules() if isinstance(module, Attention)]
@@ -51,6 +57,14 @@ def _start_codes(model: Illume, turn: Tensor) -> None:
     vectors = model.image_tokenizer.code_vectors()
     table = model.language_model.model.embed_tokens.weight
     table[start:end] = 0.5 * table[start:end] + (vectors - vectors.mean(0)) @ turn.T
+
+
+@torch.no_grad()
+def name_codes(model: Illume, word_ids: Sequence[int], contents: CodeContents) -> None:
+    """Embeddings of codes that depict an object: its words are added, so that a word read brings its codes forth."""
+    start, end = model.config.level0_segment
+    table = model.language_model.model.embed_tokens.weight
+    table[start:end] += 0.5 * contents.words(table[list(word_ids)])
 
 
 def _start_adapter(model: Illume, probe: CellProbe, features: Tensor, word_ids: Sequence[int], turn: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from illume_runtime.cli.drawing import draw_to_files
-from illume_runtime.cli.output import add_output
+from illume_runtime.cli.output import add_output, add_preview
 from illume_runtime.cli.parser import add_image_sampling, add_running, count_up_to, example
 from illume_runtime.limits import MAX_DRAW_BATCH, MAX_STEPS
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar="WxH", help="one of the bundle's sizes, as `illume info` lists them (the first)"
     )
     add_output(parser)
+    add_preview(parser)
     add_image_sampling(parser, max_steps=MAX_STEPS)
     example(parser, "illume draw build/illume-tiny.bundle 'a red circle left of a blue square' --seed 7 -o out.png")
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         args,
         "draw",
         args.n,
-        lambda pipeline, sampling, on_progress: pipeline.draw(
-            args.prompt, n=args.n, size=args.size, sampling=sampling, on_progress=on_progress
+        lambda pipeline, sampling, on_progress, on_preview: pipeline.draw(
+            args.prompt, n=args.n, size=args.size, sampling=sampling, on_progress=on_progress, on_preview=on_preview
         ),
     )

@@ -92,7 +92,9 @@ def _stage_data(stage: StageSpec) -> dict[str, Any]:
         "weight_bytes": stage.weight_bytes,
         "params": stage.params,
         "flops": {"per": stage.flops.per, "count": stage.flops.count},
-        "parity": {"max_abs_error": stage.parity.max_abs_error, "tolerance": stage.parity.tolerance},
+        "parity": {"max_abs_error": stage.parity.max_abs_error, "tolerance": stage.parity.tolerance}
+        if stage.parity is not None
+        else None,
     }
 
 
@@ -103,8 +105,11 @@ def _text(data: dict[str, Any]) -> str:
             f"{stage['params']:,}",
             megabytes(stage["weight_bytes"]),
             f"{stage['flops']['count'] / 1e6:,.1f} per {stage['flops']['per']}",
-            f"{stage['parity']['max_abs_error']:.1e}",
-            f"{stage['parity']['tolerance']:.0e}",
+            *(
+                [f"{stage['parity']['max_abs_error']:.1e}", f"{stage['parity']['tolerance']:.0e}"]
+                if stage["parity"]
+                else ["not compared", ""]
+            ),
         ]
         for name, stage in data["stages"].items()
     ]

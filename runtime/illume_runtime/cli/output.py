@@ -40,30 +40,39 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def picture_paths(pattern: str, num_pictures: int) -> list[Path]:
+def add_preview(parser: argparse.ArgumentParser) -> None:
+    """`--preview OUT.png`."""
+    parser.add_argument(
+        "--preview",
+        metavar="OUT.png",
+        help="PNG file of what the first of two levels shows, written while the second is drawn",
+    )
+
+
+def picture_paths(pattern: str, num_pictures: int, option: str = "--output") -> list[Path]:
     """One path per picture: `{i}` in the pattern is the number, else `-0`, `-1`, ... where there are several.
 
     Raises UsageError for a name that does not end in .png, UnavailableError for a folder that cannot be written.
     """
     path = Path(pattern)
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--output {pattern!r} does not end in .png; pictures are written as PNG")
+        raise UsageError(f"{option} {pattern!r} does not end in .png; pictures are written as PNG")
     if "{i}" not in pattern and num_pictures > 1:
         pattern = str(path.with_name(f"{path.stem}-{{i}}{path.suffix}"))
     paths = [Path(pattern.replace("{i}", str(number))) for number in range(num_pictures)]
     for path in paths:
-        check_output(path)
+        check_output(path, option)
     return paths
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, option: str = "--output") -> None:
     """Raise UsageError or UnavailableError if the file could not be written: known before the work, not after it."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist; create it with: mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UnavailableError(f"the folder {path.parent} is not writable; choose another one with --output")
+        raise UnavailableError(f"the folder {path.parent} is not writable; choose another one with {option}")
 
 
 def write_picture(path: Path, picture: Picture, about: dict[str, Any]) -> dict[str, Any]:

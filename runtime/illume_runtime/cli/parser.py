@@ -73,6 +73,12 @@ def add_image_sampling(parser: argparse.ArgumentParser, *, max_steps: int) -> No
     parser.add_argument(
         "--repetition-penalty", type=number_from(0.01, 100), metavar="R", help="of visual tokens; 1: none (1)"
     )
+    parser.add_argument(
+        "--double-sampling",
+        action="store_true",
+        default=None,
+        help="filter visual tokens twice, as the public implementation of ILLUME+ does; for comparisons only",
+    )
     _add_filters(parser)
 
 

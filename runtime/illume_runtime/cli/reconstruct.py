@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         args,
         "reconstruct",
         1,
-        lambda pipeline, sampling, on_progress: [
+        lambda pipeline, sampling, on_progress, _: [
             pipeline.reconstruct(args.image, sampling=sampling, on_progress=on_progress)
         ],
     )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from illume_export.families.illume_plus import Folders, config_from_folders, folders_in, plus_from_folders
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.naming import bare_name
+from illume_export.families.illume_plus.specification import specification_from_config
 from illume_export.weights import weights_from_folder
 from illume_runtime.cli.main import main
 from illume_runtime.errors import InvalidCheckpointError
@@ -212,10 +216,50 @@ def test_a_part_in_the_place_of_another_is_recognized(folder: Path, source: str,
         plus_from_folders(folders_in(folder))
 
 
-def test_folders_in_the_wrong_order(plus_folder: Path) -> None:
-    mllm, tokenizer = plus_folder / "mllm", plus_folder / "dualvitok"
+ORDERS = [order for order in permutations(("mllm", "dualvitok", "sdxl_decoder")) if order[0] != "mllm"]
+
+
+@pytest.mark.parametrize("order", [*ORDERS, ("mllm", "sdxl_decoder", "dualvitok")], ids="-".join)
+def test_folders_in_the_wrong_order(plus_folder: Path, order: tuple[str, ...]) -> None:
+    mllm, tokenizer, decoder = (plus_folder / name for name in order)
+    with pytest.raises(InvalidCheckpointError, match="check which folder stands for --mllm, --tokenizer") as caught:
+        config_from_folders(Folders(mllm, tokenizer, decoder))
+    names = {"mllm": "language model", "dualvitok": "vision tokenizer", "sdxl_decoder": "diffusion decoder"}
+    for given, expected in zip(order, names, strict=True):
+        told = re.search(f"{given} is the {names[given]} .*?, expected the {names[expected]}", str(caught.value))
+        assert (told is not None) is (given != expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "a folder of all parts"), ("sdxl_decoder/unet", "only a part of the diffusion decoder")],
+    ids=["all parts", "a part of a part"],
+)
+def test_a_folder_above_or_below_a_part_is_recognized(plus_folder: Path, name: str, message: str) -> None:
+    with pytest.raises(InvalidCheckpointError, match=f"is {message}, expected the language model"):
+        config_from_folders(Folders(plus_folder / name, plus_folder / "dualvitok"))
+
+
+def test_another_kind_of_language_model_is_named(folder: Path) -> None:
+    (folder / "dualvitok" / "config.json").write_text("{}")
     with pytest.raises(InvalidCheckpointError, match="model_type is None, expected 'illume_qwen2'"):
-        plus_from_folders(Folders(tokenizer, mllm))
+        config_from_folders(Folders(folder / "dualvitok", folder / "dualvitok"))
+
+
+def test_files_of_models_of_two_sizes_are_told(folder: Path, plus: IllumePlus, tmp_path: Path) -> None:
+    wide = dataclasses.replace(plus.config.language_model, hidden_size=56)
+    other = mllm_weights(random_plus(dataclasses.replace(plus.config, language_model=wide)))
+    shard(folder, halves)
+    path = folder / "mllm" / "model-00002-of-00002.safetensors"
+    save_file({name: other[name] for name in load_file(path)}, path)
+    message = (
+        r"holds layers of the widths \[48, 56\], config.json says 48: files of models of different sizes are mixed"
+    )
+    with pytest.raises(InvalidCheckpointError, match=message):
+        config_from_folders(folders_in(folder))
+    edit_json(folder / "mllm" / "config.json", hidden_size=96)
+    with pytest.raises(InvalidCheckpointError, match=r"the widths \[48, 56\], config.json says 96"):
+        config_from_folders(folders_in(folder))
 
 
 BAD_JSON = {
@@ -234,6 +278,21 @@ BAD_JSON = {
         {"prediction_type": "v_prediction"},
         "prediction_type is 'v_prediction', expected 'epsilon'",
     ),
+    "clipped predictions": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"_class_name": "DDIMScheduler"},
+        "clip_sample is True, expected False",
+    ),
+    "another order": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+        "solver_order is 3, expected 2; .*final_sigmas_type is 'sigma_min', expected 'zero'",
+    ),
+    "an end that no scheduler has": (
+        "sdxl_decoder/scheduler/scheduler_config.json",
+        {"final_sigmas_type": "last"},
+        "or the scheduler, are malformed .*'last'",
+    ),
     "a unet without codes": ("sdxl_decoder/unet/config.json", {"in_channels": 4}, "unet takes 4 channels, expected 20"),
 }
 
@@ -243,6 +302,30 @@ def test_bad_configurations_are_named(folder: Path, file: str, change: dict[str,
     edit_json(folder / file, **change)
     with pytest.raises(InvalidCheckpointError, match=message):
         plus_from_folders(folders_in(folder))
+
+
+SCHEDULERS = {
+    "euler": ({}, "euler", "zero"),
+    "euler, set_alpha_to_one says nothing to it": ({"set_alpha_to_one": False}, "euler", "zero"),
+    "euler to the first level": ({"final_sigmas_type": "sigma_min"}, "euler", "first"),
+    "ddim": ({"_class_name": "DDIMScheduler", "clip_sample": False}, "ddim", "zero"),
+    "ddim to the first level": (
+        {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False},
+        "ddim",
+        "first",
+    ),
+    "dpm-solver": ({"_class_name": "DPMSolverMultistepScheduler"}, "dpmpp_2m", "zero"),
+}
+
+
+@pytest.mark.parametrize(("change", "solver", "final_sigma"), SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedulers_are_read(folder: Path, change: dict[str, object], solver: str, final_sigma: str) -> None:
+    edit_json(folder / "sdxl_decoder" / "scheduler" / "scheduler_config.json", **change)
+    config = config_from_folders(folders_in(folder))
+    assert config.diffusion is not None
+    assert (config.diffusion.noise.solver, config.diffusion.noise.final_sigma) == (solver, final_sigma)
+    scheduler = specification_from_config(config)["scheduler"]
+    assert (scheduler["solver"], scheduler["final_sigma"]) == (solver, final_sigma)
 
 
 def test_codes_that_the_tokenizer_json_lacks(folder: Path) -> None:

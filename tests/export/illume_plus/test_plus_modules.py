@@ -103,6 +103,15 @@ def test_pictures_become_the_same_codes(model: IllumePlus, golden: Arrays, name:
         assert np.array_equal(got.numpy()[sure], expected.ravel()[sure])
 
 
+def test_the_target_of_the_semantic_encoder(model: IllumePlus, golden: Arrays) -> None:
+    x = seen(golden, "und_square")
+    with torch.no_grad():
+        features = model.tokenizer.semantic_encoder.model(x["patches"], x["cos"], x["sin"])
+        normed = torch.nn.functional.layer_norm(features, features.shape[-1:], eps=1e-6)
+    expected = golden["3/und_square_semantic_target"]
+    close(normed.T.reshape(expected.shape), expected, 1e-4)
+
+
 @pytest.mark.parametrize("name", UNDERSTOOD)
 def test_codes_become_the_same_picture(model: IllumePlus, golden: Arrays, name: str) -> None:
     semantic, pixel = (torch.from_numpy(golden[f"3/{name}_{kind}_indices"]).long() for kind in ("semantic", "pixel"))

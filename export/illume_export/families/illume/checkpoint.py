@@ -19,6 +19,12 @@ from illume_runtime.errors import InvalidCheckpointError
 from illume_runtime.typed_json import value_from_json
 
 
+def holds(folder: Path) -> bool:
+    """Whether config.json says that a folder is a checkpoint of this family."""
+    path = folder / "config.json"
+    return path.is_file() and json_object_from_file(path).get("model_type") == "illume"
+
+
 def checkpoint_from_folder(folder: Path) -> Checkpoint:
     """Model, stages, tables and specification. Raises InvalidCheckpointError."""
     model = illume_from_checkpoint(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from illume_export.language_specification import model_and_vocabulary
 from illume_export.models import IllumeConfig
 
 MAX_STEPS = 100
@@ -12,23 +13,10 @@ MAX_STEPS = 100
 
 def specification_from_config(config: IllumeConfig) -> dict[str, Any]:
     """The keys `model`, `vocabulary`, `grammar`, `prompts`, `preprocessing` and `scheduler` of `bundle.json`."""
-    language = config.language_model
     return {
-        "model": {
-            "hidden_size": language.hidden_size,
-            "num_layers": language.num_layers,
-            "num_kv_heads": language.num_kv_heads,
-            "head_dim": language.head_dim,
-            "max_context": language.max_context,
-        },
-        "vocabulary": {
-            "size": language.vocab_size,
-            "segments": [
-                {"name": name, "start": start, "end": end}
-                for name, (start, end) in segments_from_config(config).items()
-            ],
-            "controls": dataclasses.asdict(config.controls),
-        },
+        **model_and_vocabulary(
+            config.language_model, segments_from_config(config), dataclasses.asdict(config.controls)
+        ),
         "grammar": _grammar(config),
         "prompts": {
             "begin": [{"control": "begin"}],

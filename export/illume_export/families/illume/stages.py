@@ -12,7 +12,7 @@ from torch import Tensor
 from illume_export.families.illume.cases import Cases
 from illume_export.families.illume.modules import CodeFinder, ImageEmbedder, LatentDecoder
 from illume_export.families.illume.specification import segments_from_config
-from illume_export.flops import flops_of
+from illume_export.flops import flops_of_shapes
 from illume_export.language_stages import OPSET, TOLERANCE, decoder_stage, head_stage
 from illume_export.models import Illume
 from illume_export.parity import module_errors
@@ -48,7 +48,7 @@ def _vision_encoder(model: Illume, cases: Cases) -> Stage:
         inputs=(_pixels("pixel_values", c.image_size),),
         outputs=(TensorSpec("image_embeds", "float32", ("B", c.num_patches, c.language_model.hidden_size)),),
         opset=OPSET,
-        flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
+        flops=Flops("row", flops_of_shapes(module, (1, 3, c.image_size, c.image_size))),
         errors=module_errors(
             lambda pixel_values: model.adapter(model.vision_encoder(pixel_values)),
             lambda: [{"pixel_values": cases.pixels}, {"pixel_values": cases.pixels[:1]}],
@@ -76,7 +76,7 @@ def _image_tokenizer(model: Illume, cases: Cases) -> Stage:
         inputs=(_pixels("pixel_values", c.image_size),),
         outputs=(TensorSpec("codes", "int64", ("B", c.grid_size, c.grid_size)),),
         opset=OPSET,
-        flops=Flops("row", flops_of(module, torch.zeros(1, 3, c.image_size, c.image_size))),
+        flops=Flops("row", flops_of_shapes(module, (1, 3, c.image_size, c.image_size))),
         errors=errors,
         tolerance=SIMILARITY_TOLERANCE,
     )
@@ -96,7 +96,6 @@ def _denoiser(model: Illume, cases: Cases) -> Stage:
             {"latents": cases.noise[:1], "time": torch.tensor([0.9]), "code_map": unconditional},
         ]
 
-    example = (torch.zeros(1, *latents), torch.zeros(1), torch.zeros(1, *code_map))
     return Stage(
         name="denoiser",
         module=model.denoiser,
@@ -107,7 +106,7 @@ def _denoiser(model: Illume, cases: Cases) -> Stage:
         ),
         outputs=(TensorSpec("velocity", "float32", ("B", *latents)),),
         opset=OPSET,
-        flops=Flops("row", flops_of(model.denoiser, *example)),
+        flops=Flops("row", flops_of_shapes(model.denoiser, (1, *latents), (1,), (1, *code_map))),
         errors=module_errors(model.denoiser, inputs),
         tolerance=TOLERANCE,
     )
@@ -123,7 +122,7 @@ def _vae_decoder(model: Illume, cases: Cases) -> Stage:
         inputs=(TensorSpec("latents", "float32", ("B", *latents)),),
         outputs=(_pixels("pixels", c.image_size),),
         opset=OPSET,
-        flops=Flops("row", flops_of(module, torch.zeros(1, *latents))),
+        flops=Flops("row", flops_of_shapes(module, (1, *latents))),
         errors=module_errors(
             lambda latents: model.vae.decode(latents).clamp(-1.0, 1.0),
             lambda: [{"latents": cases.latents}, {"latents": cases.noise[:1]}],

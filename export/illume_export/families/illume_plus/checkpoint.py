@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from illume_export.checkpoint import Checkpoint
+from illume_export.checkpoint import Checkpoint, Precision
 from illume_export.families.illume_plus.config import PlusConfig
-from illume_export.families.illume_plus.loader import Folders, folders_in, plus_from_folders
+from illume_export.families.illume_plus.loader import Folders, folders_in, plus_from_folders, precision_of
+from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.specification import (
     controls_from_config,
     generation_from_json,
@@ -37,18 +39,25 @@ def checkpoint_from_folders(folders: Folders, name: str | None = None) -> Checkp
     generation = generation_from_json(json_object_from_file(path) if path.is_file() else {})
     segment = segments_from_config(config)["text"]
     controls = set(controls_from_config(config).values())
+    files = {
+        "tokenizer.json": tokenizer_from_file(folders.mllm / "tokenizer.json", segment, controls),
+        "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
+    }
+    return checkpoint_from_model(model, name or config.name, files, precision_of(folders))
+
+
+def checkpoint_from_model(model: IllumePlus, name: str, files: Mapping[str, bytes], precision: Precision) -> Checkpoint:
+    """The checkpoint of a model in evaluation mode, whose weights may be deferred."""
     return Checkpoint(
         family=FAMILY,
-        name=name or config.name,
+        name=name,
         model=model,
-        config=_json_from_config(config),
-        specification=specification_from_config(config),
+        config=_json_from_config(model.config),
+        specification=specification_from_config(model.config),
         stages=stages_from_model(model),
         tables=tables_from_model(model),
-        files={
-            "tokenizer.json": tokenizer_from_file(folders.mllm / "tokenizer.json", segment, controls),
-            "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
-        },
+        files=files,
+        precision=precision,
     )
 
 

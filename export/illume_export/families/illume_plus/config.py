@@ -116,6 +116,7 @@ class NoiseConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     steps_offset: int = 1
+    final_sigma: str = "zero"
 
 
 @dataclass(frozen=True, slots=True)

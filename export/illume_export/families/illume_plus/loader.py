@@ -1,18 +1,22 @@
 """The model in the folders of a checkpoint, or one error that names everything wrong with them.
 
 Names, shapes and types of all parts are checked before a weight is read. Weights are stored as float16, bfloat16 or
-float32 and loaded as float32.
+float32 and compute as float32. Those of a small model are read at once; of a large one each stays on disk until it is
+needed, and is let go of then.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from illume_export.checkpoint import Precision
+from illume_export.deferred import values_of
 from illume_export.families.illume_plus.config import PlusConfig
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.models.dualvitok import DualViTok, SimVq
@@ -25,14 +29,14 @@ from illume_export.families.illume_plus.parts import (
     language_model_from_json,
     tokenizer_from_folder,
 )
+from illume_export.families.illume_plus.roles import MODEL_TYPE, check_roles
 from illume_export.families.illume_plus.vocabulary import vocabulary_from_file
 from illume_export.json_object import json_object_from_file
 from illume_export.models import LanguageModelConfig
 from illume_export.models.language_model import rope_tables
-from illume_export.weights import Weights, weights_from_folder
+from illume_export.weights import Weights, deferred_from_weights, weights_from_folder
 from illume_runtime.errors import InvalidCheckpointError
 
-MODEL_TYPE = "illume_qwen2"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 IGNORED = {
     "mllm": (r"rotary_emb\.inv_freq$",),
@@ -48,6 +52,8 @@ SIGNATURES = {
     "vae": "decoder.conv_norm_out.weight",
 }
 MIN_CODE_SPREAD = 1e-6
+MAX_RESIDENT_WEIGHTS = 250_000_000  # of all parts; a gigabyte of float32
+PRECISIONS: dict[str, Precision] = {"F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,11 @@ class Folders:
     mllm: Path
     tokenizer: Path
     decoder: Path | None = None
+
+    def by_role(self) -> dict[str, Path]:
+        """The folders that there are, by the part that they stand for."""
+        found = {"mllm": self.mllm, "tokenizer": self.tokenizer, "decoder": self.decoder}
+        return {role: folder for role, folder in found.items() if folder is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,9 @@ class _Part:
 
 
 def plus_from_folders(folders: Folders) -> IllumePlus:
-    """The model, float32, in evaluation mode. Raises InvalidCheckpointError."""
+    """The model, float32, in evaluation mode, its weights deferred if they are many. Raises InvalidCheckpointError."""
     config, parts = _checked(folders)
+    resident = sum(prod(t.shape) for part in parts for t in part.weights.tensors.values()) <= MAX_RESIDENT_WEIGHTS
     with torch.device("meta"):
         model = IllumePlus(config)
     targets: dict[str, nn.Module | None] = {
@@ -84,7 +96,7 @@ def plus_from_folders(folders: Folders) -> IllumePlus:
     for part in parts:
         target = targets[part.name]
         assert target is not None
-        faults += _load(target, part)
+        faults += _load(target, part, resident)
     language = model.mllm.language_model
     language.cos, language.sin = rope_tables(config.language_model)  # computed, not stored
     faults += [
@@ -96,12 +108,21 @@ def plus_from_folders(folders: Folders) -> IllumePlus:
     return model.eval()
 
 
+def precision_of(folders: Folders) -> Precision:
+    """The type in which most numbers of the language model are stored."""
+    counts: dict[str, int] = {}
+    for tensor in weights_from_folder(folders.mllm).tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + prod(tensor.shape)
+    return PRECISIONS.get(max(counts, key=lambda dtype: counts[dtype]), "float32")
+
+
 def config_from_folders(folders: Folders) -> PlusConfig:
     """The configuration; no weight is read but the head where it may equal the embedding."""
     return _checked(folders)[0]
 
 
 def _checked(folders: Folders) -> tuple[PlusConfig, list[_Part]]:
+    check_roles(folders.by_role())
     path = folders.mllm / "config.json"
     data = json_object_from_file(path)
     if data.get("model_type") != MODEL_TYPE:
@@ -159,6 +180,8 @@ def _matched(folders: Folders, config: PlusConfig) -> list[_Part]:
     for name, folder in places.items():
         weights = weights_from_folder(folder)
         _check_role(name, weights)
+        if name == "mllm":
+            _check_width(weights, config.language_model.hidden_size)
         prefix = "language_model." if name == "mllm" else ""
         expected = _expected_shapes(name, config)
         optional = (HEAD,) if config.language_model.tie_word_embeddings else ()
@@ -192,6 +215,17 @@ def _check_role(name: str, weights: Weights) -> None:
         )
 
 
+def _check_width(weights: Weights, width: int) -> None:
+    """Raise where tensors are those of a model of another width: one error instead of one fault per tensor."""
+    ends = (EMBEDDING, "input_layernorm.weight", "model.norm.weight")
+    found = {t.shape[-1] for t in weights.tensors.values() if t.shape and bare_name(t.name).endswith(ends)}
+    if found - {width}:
+        raise InvalidCheckpointError(
+            f"{weights.folder}: holds layers of the widths {sorted(found)}, config.json says {width}: files of models "
+            "of different sizes are mixed (3B is 2048 wide, 7B is 3584); copy all files of one again"
+        )
+
+
 def _shares_head(part: _Part, language: LanguageModelConfig) -> bool:
     """Whether head and embedding are one matrix: equal bit by bit, or no head is stored and config.json ties them."""
     sources = part.matching.sources
@@ -201,16 +235,17 @@ def _shares_head(part: _Part, language: LanguageModelConfig) -> bool:
     return head.dtype == embedding.dtype and torch.equal(head, embedding)
 
 
-def _load(module: nn.Module, part: _Part) -> list[str]:
-    """Give the module its weights; names of those that are not finite."""
+def _load(module: nn.Module, part: _Part, resident: bool) -> list[str]:
+    """Give the module its weights; of resident ones the names of those that are not finite."""
     state: dict[str, torch.Tensor] = {}
     faults = []
     for name in module.state_dict():
         source = part.matching.sources[name.removeprefix(part.prefix)]
-        tensor = part.weights.read(source).to(torch.float32)
-        if not torch.isfinite(tensor).all():
-            faults.append(f"{part.weights.folder}: NaN or infinity in {source}")
-        state[name] = tensor
+        state[name] = deferred_from_weights(part.weights, source)
+        if resident:
+            state[name] = values_of(state[name])
+            if not torch.isfinite(state[name]).all():
+                faults.append(f"{part.weights.folder}: NaN or infinity in {source}")
     module.load_state_dict(state, assign=True)
     return faults
 
@@ -235,3 +270,8 @@ def folders_in(folder: Path) -> Folders:
     """The parts as subfolders of one folder: `mllm`, `dualvitok`, `sdxl_decoder`."""
     decoder = folder / "sdxl_decoder"
     return Folders(folder / "mllm", folder / "dualvitok", decoder if decoder.is_dir() else None)
+
+
+def holds(folder: Path) -> bool:
+    """Whether a folder has the parts of this family's checkpoint as subfolders."""
+    return all((folder / part).is_dir() for part in ("mllm", "dualvitok"))

@@ -52,6 +52,26 @@ NOISE_FACTS = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
 }
+SOLVER_FACTS: dict[str, dict[str, Any]] = {
+    "EulerDiscreteScheduler": {"interpolation_type": "linear", "timestep_type": "discrete"},
+    "DDIMScheduler": {"clip_sample": False, "thresholding": False},
+    "DPMSolverMultistepScheduler": {
+        "algorithm_type": "dpmsolver++",
+        "solver_order": 2,
+        "solver_type": "midpoint",
+        "lower_order_final": True,
+        "thresholding": False,
+        "use_lu_lambdas": False,
+        "final_sigmas_type": "zero",
+    },
+}
+# What diffusers takes where a scheduler's file does not say it, and is not what we take for granted.
+SOLVER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "EulerDiscreteScheduler": {"beta_schedule": "linear", "timestep_spacing": "linspace"},
+    "DDIMScheduler": {"beta_schedule": "linear", "clip_sample": True},
+    "DPMSolverMultistepScheduler": {"beta_schedule": "linear", "timestep_spacing": "linspace"},
+}
+FINAL_SIGMAS = {"zero": "zero", "sigma_min": "first"}
 
 
 def language_model_from_json(data: Mapping[str, Any]) -> LanguageModelConfig:
@@ -102,13 +122,15 @@ def diffusion_from_folder(folder: Path) -> DiffusionConfig:
     paths = {name: folder / name / "config.json" for name in ("unet", "vae")}
     paths["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     data = {name: json_object_from_file(path) for name, path in paths.items()}
+    kind = str(data["scheduler"].get("_class_name"))
+    said = {**data, "scheduler": {**SOLVER_DEFAULTS.get(kind, {}), **data["scheduler"]}}
+    noise_facts = {**NOISE_FACTS, **SOLVER_FACTS.get(kind, {})}
     faults = [
-        f"{paths[name]}: {key} is {data[name][key]!r}, expected {value!r}"
-        for name, facts in (("unet", UNET_FACTS), ("vae", VAE_FACTS), ("scheduler", NOISE_FACTS))
+        f"{paths[name]}: {key} is {said[name][key]!r}, expected {value!r}"
+        for name, facts in (("unet", UNET_FACTS), ("vae", VAE_FACTS), ("scheduler", noise_facts))
         for key, value in facts.items()
-        if key in data[name] and data[name][key] != value
+        if key in said[name] and said[name][key] != value
     ]
-    kind = data["scheduler"].get("_class_name")
     if kind not in SCHEDULERS:
         faults.append(f"{paths['scheduler']}: the scheduler is {kind!r}, expected one of {', '.join(SCHEDULERS)}")
     if faults:
@@ -118,7 +140,9 @@ def diffusion_from_folder(folder: Path) -> DiffusionConfig:
             _unet_from_json(data["unet"]), _vae_from_json(data["vae"]), _noise_from_json(data["scheduler"])
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidCheckpointError(f"{folder}: the sizes of unet or vae are malformed ({error!r})") from error
+        raise InvalidCheckpointError(
+            f"{folder}: the sizes of unet or vae, or the scheduler, are malformed ({error!r})"
+        ) from error
 
 
 def _vit_from_json(data: Mapping[str, Any]) -> VitConfig:
@@ -177,8 +201,12 @@ def _vae_from_json(data: Mapping[str, Any]) -> VaeDecoderConfig:
 
 
 def _noise_from_json(data: Mapping[str, Any]) -> NoiseConfig:
+    final = FINAL_SIGMAS[data.get("final_sigmas_type", "zero")]
+    if data["_class_name"] == "DDIMScheduler":
+        final = "zero" if data.get("set_alpha_to_one", True) else "first"
     return NoiseConfig(
         solver=SCHEDULERS[data["_class_name"]],
+        final_sigma=final,
         num_train_steps=int(data["num_train_timesteps"]),
         beta_start=float(data["beta_start"]),
         beta_end=float(data["beta_end"]),

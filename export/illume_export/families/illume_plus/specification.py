@@ -7,6 +7,7 @@ from typing import Any
 
 from illume_export.families.illume_plus.config import DiffusionConfig, PlusConfig
 from illume_export.families.illume_plus.resolutions import ANCHORS, FINE_STRIDE, SIZES, PictureSize
+from illume_export.language_specification import model_and_vocabulary
 from illume_runtime.manifest import AnySizePreprocessing, PatchSpec
 from illume_runtime.typed_json import json_from_value
 
@@ -43,23 +44,8 @@ GENERATION = {
 
 def specification_from_config(config: PlusConfig) -> dict[str, Any]:
     """The keys `model`, `vocabulary`, `grammar`, `prompts`, `preprocessing` and `scheduler` of `bundle.json`."""
-    language = config.language_model
     return {
-        "model": {
-            "hidden_size": language.hidden_size,
-            "num_layers": language.num_layers,
-            "num_kv_heads": language.num_kv_heads,
-            "head_dim": language.head_dim,
-            "max_context": language.max_context,
-        },
-        "vocabulary": {
-            "size": language.vocab_size,
-            "segments": [
-                {"name": name, "start": start, "end": end}
-                for name, (start, end) in segments_from_config(config).items()
-            ],
-            "controls": controls_from_config(config),
-        },
+        **model_and_vocabulary(config.language_model, segments_from_config(config), controls_from_config(config)),
         "grammar": {"image": {"resolutions": [_resolution(size) for size in SIZES], "any_input": list(LEVELS)}},
         "prompts": _prompts(),
         "preprocessing": json_from_value(preprocessing_from_config(config)),
@@ -185,4 +171,5 @@ def _scheduler(config: PlusConfig) -> dict[str, Any]:
         "size_ids": {size.name: size.size_id for size in SIZES},
         "default_steps": DIFFUSION_STEPS,
         "max_steps": MAX_STEPS,
+        "final_sigma": noise.final_sigma,
     }

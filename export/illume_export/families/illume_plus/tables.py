@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from illume_export.families.illume_plus.config import PlusConfig
 from illume_export.families.illume_plus.models import IllumePlus
@@ -14,14 +15,14 @@ ROPE_BASE = 10000.0
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float32}
 
 
-def tables_from_model(model: IllumePlus) -> dict[str, np.ndarray]:
+def tables_from_model(model: IllumePlus) -> dict[str, Tensor]:
     """Embeddings of tokens and codes, and the rotary tables of the vision transformer and of the tokenizer's blocks."""
     embedding = model.mllm.language_model.model.embed_tokens.weight.detach()
     return {
-        "token_embedding": embedding.numpy().astype(np.float32),
-        "code_embedding": folded_codebook(model.tokenizer.semantic_quantizer).numpy().astype(np.float32),
-        "code_embedding_level1": folded_codebook(model.tokenizer.pixel_quantizer).numpy().astype(np.float32),
-        **rope_tables_of(model.config),
+        "token_embedding": embedding,
+        "code_embedding": folded_codebook(model.tokenizer.semantic_quantizer),
+        "code_embedding_level1": folded_codebook(model.tokenizer.pixel_quantizer),
+        **{name: torch.from_numpy(table) for name, table in rope_tables_of(model.config).items()},
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_export.families.illume_plus.config import UnetConfig
+from illume_export.families.illume_plus.models.upsample import RepeatedUpsample
 
 NORM_EPS = 1e-5
 TRANSFORMER_NORM_EPS = 1e-6
@@ -181,18 +182,6 @@ class UnetDownsample(nn.Module):
         return y
 
 
-class UnetUpsample(nn.Module):
-    """Every place four times, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return y
-
-
 class UnetBlock(nn.Module):
     """Residual blocks, each with a transformer behind it where the level has them, then a resampling."""
 
@@ -253,7 +242,7 @@ class Unet(nn.Module):
                 width = channels
             block = UnetBlock(c, widths, level)
             if level > 0:
-                block.upsamplers.append(UnetUpsample(channels))
+                block.upsamplers.append(RepeatedUpsample(channels))
             self.up_blocks.append(block)
         self.conv_norm_out = nn.GroupNorm(c.norm_groups, first, eps=NORM_EPS)
         self.conv_out = nn.Conv2d(first, 4, 3, padding=1)

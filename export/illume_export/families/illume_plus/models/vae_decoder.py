@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_export.families.illume_plus.config import VaeDecoderConfig
+from illume_export.families.illume_plus.models.upsample import RepeatedUpsample
 
 EPS = 1e-6
 
@@ -67,18 +68,6 @@ class VaeMiddle(nn.Module):
         return y
 
 
-class VaeUpsample(nn.Module):
-    """Every place four times, then a convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return y
-
-
 class VaeLevel(nn.Module):
     """Residual blocks, and a doubling of both sides at all levels but the last."""
 
@@ -86,7 +75,7 @@ class VaeLevel(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(VaeResidual(c_in if i == 0 else c_out, c_out, groups) for i in range(num_blocks))
         if doubles:
-            self.upsamplers = nn.ModuleList([VaeUpsample(c_out)])
+            self.upsamplers = nn.ModuleList([RepeatedUpsample(c_out)])
         self.doubles = doubles
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,31 +1,39 @@
-"""What the exact rewrites of the `illume_plus` family save at the size of the 3B model, counted from shapes alone.
+"""What the exact rewrites of the `illume_plus` family save at the size of the 3B model: counted, and timed here.
 
-python benchmarks/rewrite_savings.py
+python -m benchmarks.rewrites
 
 Bytes are those of weights in half precision, FLOPs those of products and convolutions (a multiplication with its
-addition as two), for a picture of 512x512 that the diffusion decoder draws at 1024x1024. Nothing is computed: all
-tensors are on the meta device.
+addition as two), for a picture of 512x512 that the diffusion decoder draws at 1024x1024. Nothing is computed for
+them: all tensors are on the meta device. Times are of single layers of the real widths, in float32 PyTorch with one
+thread: the least of some tries, before and after in turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from illume_export.families.illume_plus.config import DiffusionConfig, TokenizerConfig
-from illume_export.families.illume_plus.models.dualvitok import DualViTok
+from illume_export.families.illume_plus.models.dualvitok import DualViTok, SimVq
+from illume_export.families.illume_plus.models.movq import Downsample, SpatialNorm, Upsample
 from illume_export.families.illume_plus.models.unet import TransformerBlock, Unet
 from illume_export.families.illume_plus.models.vision_transformer import PatchEmbed
 from illume_export.families.illume_plus.rewrites import (
     AttentionFree,
     FoldedPatchEmbed,
+    HoistedNorm,
+    NearestCode,
+    NearestUpsample,
+    PooledDownsample,
     SplitUnet,
     rewritten,
     rewritten_decoder,
 )
-from illume_export.flops import flops_of
 
 WIDTH, ROWS, BODY = 2048, 283_047, 2_774_774_000  # of the 3B language model: hidden size, vocabulary, layers' weights
 CODES, GRIDS = (32_768, 98_304), (18 * 18, 32 * 32)
@@ -50,7 +58,9 @@ def row(name: str, per: str, before: tuple[float, float], after: tuple[float, fl
 
 
 def counted(function: Callable[..., object], *shapes: tuple[int, ...]) -> float:
-    return float(flops_of(function, *(torch.zeros(shape) for shape in shapes)))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        function(*(torch.zeros(shape) for shape in shapes))
+    return float(counter.get_total_flops())
 
 
 def language_rows() -> list[str]:
@@ -139,13 +149,81 @@ def diffusion_rows(unet: Unet) -> list[str]:
     ]
 
 
+def least_ms(*functions: Callable[[], object]) -> list[float]:
+    """The least time of each, run in turns, at least four times and for two seconds."""
+    best, tries, begin = [float("inf")] * len(functions), 0, perf_counter()
+    with torch.inference_mode():
+        while tries < 4 or perf_counter() - begin < 2.0:
+            tries += 1
+            for i, function in enumerate(functions):
+                start = perf_counter()
+                function()
+                best[i] = min(best[i], (perf_counter() - start) * 1e3)
+    return best
+
+
+def timed_rows() -> list[str]:
+    """Layers of the 3B model; codes are searched for 64 vectors, the block is one of the 1280 wide ones."""
+    torch.manual_seed(0)
+    rows = []
+
+    def add(name: str, layer: str, before: Callable[[], object], after: Callable[[], object]) -> None:
+        old, new = least_ms(before, after)
+        rows.append(f"| {name} | {layer} | {old:.1f} -> {new:.1f} | {old / new:.2f} |")
+
+    hidden = torch.randn(2, WIDTH)
+    head = torch.randn(CODES[1] + CODES[0], WIDTH)
+    fine = head[: CODES[1]]
+    add(
+        "head sliced by segment",
+        "level 1 of both levels",
+        lambda: F.linear(hidden, head),
+        lambda: F.linear(hidden, fine),
+    )
+    add("guidance before the head", "level 1", lambda: F.linear(hidden, fine), lambda: F.linear(hidden[:1], fine))
+    body = torch.randn(11_008, WIDTH)
+    one, two = torch.randn(2, WIDTH), torch.randn(4, WIDTH)
+    add(
+        "forced token with the one before it",
+        "gate_proj, two rows",
+        lambda: [F.linear(one, body) for _ in range(2)],
+        lambda: F.linear(two, body),
+    )
+    embed, patches = PatchEmbed(TokenizerConfig().vit), torch.randn(PATCHES, 1176)
+    folded, single = FoldedPatchEmbed(embed), patches[:, :588].contiguous()
+    add("two temporal kernels added", "patch embedding", lambda: embed(patches), lambda: folded(single))
+    quantizer, vectors = SimVq(CODES[1], 32), torch.randn(64, 32)
+    nearest = NearestCode(quantizer)
+    add("codebooks multiplied out", "level 1", lambda: quantizer.nearest(vectors), lambda: nearest(vectors))
+    x, codes = torch.randn(1, 768, 128, 128), torch.randn(1, 64, 32, 32)
+    norm = SpatialNorm(768, 64)
+    hoisted = HoistedNorm(norm, 4)
+    add("modulations on the code grid", "768 x 128 x 128", lambda: norm(x, codes), lambda: hoisted(x, codes))
+    down, up = Downsample(256), Upsample(768)
+    halved, doubled = PooledDownsample(down), NearestUpsample(up)
+    pixels, coarse = torch.randn(1, 256, 128, 128), torch.randn(1, 768, 32, 32)
+    add("shortcut as a mean", "256 x 128 x 128", lambda: down(pixels), lambda: halved(pixels))
+    add("shortcut as repetition", "768 x 32 x 32", lambda: up(coarse), lambda: doubled(coarse))
+    block = TransformerBlock(1280, 20, 2048)
+    free = AttentionFree(block)
+    tokens, text = torch.randn(1, 1024, 1280), torch.zeros(1, 77, 2048)
+    add("cross-attentions as constants", "block, 1024 places", lambda: block(tokens, text), lambda: free(tokens, None))
+    whole, split = nn.Conv2d(68, 320, 3, padding=1), nn.Conv2d(4, 320, 3, padding=1)
+    wide, latents, added = torch.randn(1, 68, *LATENTS), torch.randn(1, 4, *LATENTS), torch.randn(1, 320, *LATENTS)
+    add("first convolution split", "68 x 128 x 128", lambda: whole(wide), lambda: split(latents) + added)
+    return rows
+
+
 def main() -> None:
-    """Print the table of docs/rewrites.md."""
+    """Print the tables of docs/rewrites.md."""
     with torch.device("meta"):
         tokenizer, unet = DualViTok(TokenizerConfig()), Unet(DiffusionConfig().unet)
         rows = [*language_rows(), *tokenizer_rows(tokenizer), *diffusion_rows(unet)]
     print("| rewrite | per | bytes of weights | FLOPs |\n|---|---|---|---|")
     print("\n".join(rows))
+    torch.set_num_threads(1)
+    print("\n| rewrite | layer | ms | times |\n|---|---|---|---|")
+    print("\n".join(timed_rows()))
 
 
 if __name__ == "__main__":

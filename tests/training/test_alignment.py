@@ -1,0 +1,54 @@
+"""The loss of the three stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from illume_export.models import Illume, IllumeConfig
+from illume_training.alignment import TEXT_WEIGHT, WHAT_WEIGHT, LanguageTrainer
+from illume_training.dialogue import IMAGE, NO_LOSS, TEXT, Packed
+from illume_training.lessons import Lessons
+
+
+@pytest.fixture(scope="module")
+def model() -> Illume:
+    torch.manual_seed(2)
+    config = IllumeConfig.tiny()
+    return Illume(replace(config, language_model=replace(config.language_model, num_layers=1)))
+
+
+def test_which_object_weighs_more_than_that_there_is_one(model):
+    start, end = model.config.level0_segment
+    depicting = torch.zeros(end - start, dtype=torch.bool)
+    depicting[10:20] = True
+    codes = [3, 12, 700, 19]
+    ids = np.array([[5, *[start + code for code in codes], 7]], np.int64)
+    kinds = np.array([[NO_LOSS, *[IMAGE] * 4, TEXT]], np.int64)
+    lessons = Lessons((Packed(ids, np.full_like(ids, -1), kinds),), torch.zeros(1, 64, 192))
+    trainer = LanguageTrainer(model, depicting)
+
+    loss, figures = trainer.loss(lessons)
+
+    hidden = model.language_model(model.language_model.embed(torch.from_numpy(ids)))[0]
+    logits = [model.language_model.logits(hidden[i], start, end) for i in range(4)]
+    every = sum(F.cross_entropy(logit, torch.tensor(code)) for logit, code in zip(logits, codes, strict=True))
+    which = sum(F.cross_entropy(logits[i][10:20], torch.tensor(codes[i] - 10)) for i in (1, 3))
+    text = F.cross_entropy(model.language_model.logits(hidden[4], *model.config.text_segment), torch.tensor(7))
+    expected = (TEXT_WEIGHT * text + every + (WHAT_WEIGHT - 1.0) * which) / 10.0
+    torch.testing.assert_close(loss, expected)
+    assert figures["picture_nll"] == pytest.approx(16.0 * every.item(), rel=1e-5)
+
+
+def test_without_objects_all_codes_weigh_alike(model):
+    start, _ = model.config.level0_segment
+    ids = np.array([[5, start + 1, start + 2]], np.int64)
+    lessons = Lessons(
+        (Packed(ids, np.full_like(ids, -1), np.array([[NO_LOSS, IMAGE, IMAGE]])),), torch.zeros(1, 64, 192)
+    )
+    loss, figures = LanguageTrainer(model).loss(lessons)
+    assert loss.item() * 10.0 * 32.0 == pytest.approx(figures["picture_nll"], rel=1e-5)
