@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 
 from illume_export.engines.lowering import allow_decomposition, to_float16, with_slots
+from illume_runtime.files import atomic_write
 
 LAYER = re.compile(r"Name: ([^,]+), LayerType: (\w+), Inputs: \[(?:.*?Datatype: (\w+))?")
 UNUSED = "Unused Input"
@@ -86,7 +87,8 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         return {"error": "; ".join(severe) or "the builder gave no engine and no reason"}
     Path(job["engine"]).write_bytes(memoryview(plan))
     if cache is not None:
-        cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
+        with atomic_write(cache) as temporary:
+            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
     found = [LAYER.search(line) for _, message in messages for line in message.splitlines()]
     return {"layers": [match.groups() for match in found if match]}
 

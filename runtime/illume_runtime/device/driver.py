@@ -33,12 +33,3 @@ def compute_capability(device: int = 0) -> str:
             raise UnavailableError(f"GPU {device}: its compute capability cannot be read (the driver gave {code})")
         values.append(value.value)
     return f"{values[0]}.{values[1]}"
-
-
-def check_driver(needed: int) -> None:
-    """Raises UnavailableError where the driver is older than a CUDA version, given as the driver counts: 13000."""
-    found = ctypes.c_int()
-    driver().cuDriverGetVersion(ctypes.byref(found))
-    if found.value < needed:
-        have, want = (f"{v // 1000}.{v % 1000 // 10}" for v in (found.value, needed))
-        raise UnavailableError(f"the NVIDIA driver knows CUDA {have}, the kernels need {want}; update the driver")
