@@ -2,12 +2,15 @@
 
 import dataclasses
 import fcntl
+import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bundle_folder import write_bundle
 from illume_export.engines import builder
 from illume_export.engines.builder import build_engine, engine_plan
 from illume_export.engines.lowering import to_float16
@@ -20,6 +23,17 @@ from illume_runtime.errors import EngineError, ExportError, UnavailableError
 from illume_runtime.files import sha256_of
 
 HERE = {"target": "tensorrt-rtx", "builder": "1.7", "gpu": "8.6", "onnx_sha256": "abc"}
+
+
+def add_decoder(data):
+    ports = [{"name": "positions", "dtype": "int64", "shape": ["B", "T"]}]
+    data["stages"]["decoder"] = data["stages"]["head_level0"] | {"inputs": ports}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """Of two stages, `head_level0` and `decoder`, whose graphs nobody can build."""
+    return write_bundle(tmp_path / "small.bundle", change=add_decoder)
 
 
 @pytest.fixture
@@ -56,11 +70,12 @@ def test_an_engine_without_record_is_refused(engine):
 @pytest.fixture
 def planned(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "builder_version", lambda target: "1.7")
-    (found,) = engine_plan(Bundle.open(bundle), tmp_path, "tensorrt-rtx", "8.6", ["head_text"], 0)
+    (found,) = engine_plan(Bundle.open(bundle), tmp_path / "engines", "tensorrt-rtx", "8.6", ["head_level0"], 0)
     return found
 
 
 def test_two_processes_do_not_build_one_engine(planned):
+    planned.path.parent.mkdir()
     with planned.path.with_name(f".{planned.path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(EngineError, match="another process builds it now"):
@@ -69,9 +84,9 @@ def test_two_processes_do_not_build_one_engine(planned):
 
 def test_a_builder_that_dies_leaves_nothing(planned):
     broken = dataclasses.replace(planned, onnx=planned.path.with_name("missing.onnx"))
-    with pytest.raises(ExportError, match="head_text: the builder's process ended with 1"):
+    with pytest.raises(ExportError, match="head_level0: the builder's process ended with 1"):
         build_engine(broken, "tensorrt-rtx", 0)
-    assert [path.name for path in planned.path.parent.iterdir()] == [".head_text.engine.lock"]
+    assert [path.name for path in planned.path.parent.iterdir()] == [".head_level0.engine.lock"]
 
 
 def test_the_decoder_has_a_profile_for_prefill_and_one_for_decode(bundle):
@@ -79,6 +94,28 @@ def test_the_decoder_has_a_profile_for_prefill_and_one_for_decode(bundle):
     prefill, decode = profiles_from_stage(opened, opened.stage("decoder"))
     assert [shape[1] for shape in decode["positions"]] == [1, 1, 4]
     assert prefill["positions"][2][1] == opened.model.max_context
+
+
+def test_what_fails_is_named_what_succeeds_is_kept(bundle, capsys, monkeypatch):
+    jobs = []
+
+    def run_worker(stage, job, on_progress):
+        jobs.append(stage)
+        if stage == "decoder" and jobs.count(stage) == 1:
+            raise ExportError("decoder: TensorRT cannot build it: no kernel")
+        Path(job["engine"]).write_bytes(stage.encode())
+        return {"layers": [["product", "gemm", "Half"]]}
+
+    monkeypatch.setattr(builder, "builder_version", lambda target: "1.7")
+    monkeypatch.setattr(builder, "_run_worker", run_worker)
+    words = ["build", str(bundle), "--target", "tensorrt-rtx", "--compute-capability", "8.6", "--json"]
+    assert main(words) == 5
+    message = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert message.startswith("1 of 2 engines failed, the others are kept: decoder: TensorRT cannot build it: no ker")
+    assert main(words) == 0
+    cached = {it["stage"]: it["cached"] for it in json.loads(capsys.readouterr().out)["engines"]}
+    assert cached == {"head_level0": True, "decoder": False}
+    assert sorted(jobs) == ["decoder", "decoder", "head_level0"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +141,22 @@ def test_no_driver_is_one_line(monkeypatch):
     monkeypatch.setattr(driver, "LIBRARY", "libnodriver.so.1")
     with pytest.raises(UnavailableError, match="no NVIDIA driver"):
         driver.compute_capability()
+
+
+class FakeDriver:
+    def cuDeviceGetAttribute(self, value, attribute, device):  # noqa: N802
+        value._obj.value = {driver.MAJOR: 8, driver.MINOR: 7}[attribute]
+        return 0 if device == 0 else 101
+
+    def cuInit(self, flags):  # noqa: N802
+        return 0
+
+
+def test_the_driver_tells_the_compute_capability(monkeypatch):
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: FakeDriver())
+    assert driver.compute_capability() == "8.7"
+    with pytest.raises(UnavailableError, match="GPU 1: its compute capability cannot be read"):
+        driver.compute_capability(1)
 
 
 def test_angles_stay_float32_and_scales_above_zero():

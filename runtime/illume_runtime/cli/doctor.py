@@ -82,7 +82,7 @@ def devices() -> dict[str, dict[str, Any]]:
 def _missing_for(verb: str) -> dict[str, Any]:
     first = VERBS[verb].extra
     extras = [first, OTHER_EXTRAS[first]] if first in OTHER_EXTRAS else [first]
-    missing = []
+    missing: list[str] = []
     for extra in extras:
         needed = PACKAGES[""] + (PACKAGES[extra] if extra else ())
         lacking = [name for name in needed if not _installed_version(name)]
