@@ -221,3 +221,16 @@ def test_profile_prints_a_table(illume, fake):
     assert "draw: " in out
     assert any(line.startswith("denoise ") for line in out.splitlines())
     assert any(line.startswith("other ") for line in out.splitlines())
+
+
+@pytest.mark.parametrize("there", ["", "tensorrt", "tensorrt-rtx-cu13"])
+def test_doctor_names_both_extras_that_build_engines(illume, monkeypatch, there):
+    from illume_runtime.cli import doctor
+
+    builders = {"tensorrt", "tensorrt-rtx-cu13"}
+    monkeypatch.setattr(doctor, "_installed_version", lambda name: "" if name in builders - {there} else "1")
+    build = json.loads(illume("doctor", "--json")[1])["verbs"]["build"]
+    assert build["usable"] is bool(there)
+    assert build["install"] == (
+        "" if there else "pip install 'illume-rt[tensorrt-rtx]' or pip install 'illume-rt[tensorrt]'"
+    )

@@ -19,10 +19,15 @@ PACKAGES = {  # extra -> what it installs; '' is the default install (as in pypr
     "": ("numpy", "onnxruntime", "tokenizers", "Pillow"),
     "export": ("torch", "onnx", "onnxscript", "safetensors"),
     "calibrate": ("onnx",),
+    "tensorrt-rtx": ("onnx", "tensorrt-rtx-cu13"),
+    "tensorrt": ("onnx", "tensorrt"),
+    "cuda": ("cuda-core", "cuda-bindings"),
+    "pycuda": ("pycuda",),
 }
 OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same module
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+OTHER_EXTRAS = {"tensorrt-rtx": "tensorrt"}  # either serves a verb that names the first
 INSTALL_FOR_DEVICE = {"cuda": "cuda", "tensorrt": "cuda"}
 
 
@@ -75,11 +80,19 @@ def devices() -> dict[str, dict[str, Any]]:
 
 
 def _missing_for(verb: str) -> dict[str, Any]:
-    extra = VERBS[verb].extra
-    needed = PACKAGES[""] + (PACKAGES[extra] if extra else ())
-    missing = [name for name in needed if not _installed_version(name)]
-    install = f"pip install '{DISTRIBUTION}[{extra}]'" if missing and extra else f"pip install {DISTRIBUTION}"
-    return {"usable": not missing, "missing": missing, "install": install if missing else ""}
+    first = VERBS[verb].extra
+    extras = [first, OTHER_EXTRAS[first]] if first in OTHER_EXTRAS else [first]
+    missing: list[str] = []
+    for extra in extras:
+        needed = PACKAGES[""] + (PACKAGES[extra] if extra else ())
+        lacking = [name for name in needed if not _installed_version(name)]
+        if not lacking:
+            return {"usable": True, "missing": [], "install": ""}
+        missing = missing or lacking
+    commands = [
+        f"pip install '{DISTRIBUTION}[{extra}]'" if extra else f"pip install {DISTRIBUTION}" for extra in extras
+    ]
+    return {"usable": False, "missing": missing, "install": " or ".join(commands)}
 
 
 def _installed_version(name: str) -> str:

@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "calibrate": Verb(
         "illume_calibration.cli_calibrate", "make a bundle of 8-bit integers from a float one", "calibrate"
     ),
+    "build": Verb("illume_export.cli_build", "make TensorRT engines of a bundle", "tensorrt-rtx"),
     "describe": Verb("illume_runtime.cli.describe", "answer a question about a picture"),
     "chat": Verb("illume_runtime.cli.chat", "talk with the model about pictures, and have it draw"),
     "draw": Verb("illume_runtime.cli.draw", "draw a picture from text"),

@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle's stages: `illume build`. Needs onnx and a builder, and no torch."""

@@ -1,0 +1,1 @@
+"""The GPU: one small protocol, implementations by name, imported when they are chosen."""
