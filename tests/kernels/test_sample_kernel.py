@@ -111,6 +111,15 @@ def test_ties_infinities_and_nan(device, gpu, seed):
     )
 
 
+@pytest.mark.parametrize("block", [32, 128])
+def test_of_tied_tokens_only_the_first_stay_also_where_larger_ones_follow(device, block):
+    """Half of the ties fall behind the edge of top-p, in later rounds of a warp and later warps."""
+    logits = np.tile(np.float32([0, 1, 0, 0]), (1, 250))
+    case = Case(logits, SampleParams.broadcast(1, top_p=0.7, seed=3), block=block)
+    for _ in range(30):
+        case.check(device)
+
+
 @pytest.mark.parametrize("gpu", GPUS)
 def test_penalty_and_banned_tokens(device, gpu):
     n = 700
