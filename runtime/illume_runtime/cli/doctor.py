@@ -22,7 +22,6 @@ PACKAGES = {  # extra -> what it installs; '' is the default install (as in pypr
     "tensorrt-rtx": ("onnx", "tensorrt-rtx-cu13"),
     "tensorrt": ("onnx", "tensorrt"),
     "cuda": ("cuda-core", "cuda-bindings"),
-    "pycuda": ("pycuda",),
 }
 OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same module
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
