@@ -29,6 +29,8 @@ def project(tmp_path, bundle, checkpoint, pictures, monkeypatch):
 
 @pytest.mark.parametrize("verb", [name for name in VERBS if name not in APART])
 def test_the_example_of_a_verb_works_as_printed(illume, project, verb, capsys):
+    if verb == "build":
+        pytest.importorskip("tensorrt_rtx", reason="needs pip install 'illume-rt[tensorrt-rtx]'")
     with pytest.raises(SystemExit):
         illume(verb, "--help")
     *_, command = capsys.readouterr().out.rstrip().splitlines()
