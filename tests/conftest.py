@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,3 +55,38 @@ def pictures() -> np.ndarray:
     from illume_export.pictures import drawn_pictures
 
     return drawn_pictures(4, 96)
+
+
+@pytest.fixture
+def changed_bundle(bundle: Path, tmp_path: Path) -> Callable[[dict[str, object]], Path]:
+    """A function: a copy of the bundle whose bundle.json has other values at some keys, given as `a.b.c`."""
+    import json
+    import shutil
+
+    from bundle_folder import set_key
+
+    def copy(keys: dict[str, object]) -> Path:
+        folder = tmp_path / f"changed-{len(list(tmp_path.iterdir()))}.bundle"
+        shutil.copytree(bundle, folder)
+        data = json.loads((folder / "bundle.json").read_text())
+        for key, value in keys.items():
+            set_key(data, key, value)
+        (folder / "bundle.json").write_text(json.dumps(data))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def illume(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process: (exit code, standard output, standard error)."""
+
+    from illume_runtime.cli.main import main
+
+    def run(*words: object, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = main([str(word) for word in words])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run

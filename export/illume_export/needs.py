@@ -15,7 +15,7 @@ from illume_export.checkpoint import Checkpoint
 from illume_export.onnx_from_stage import onnx_from_stage
 from illume_export.onnx_weights import nominal_bytes
 from illume_runtime.bundle import Bundle
-from illume_runtime.decoder import SLOT_BLOCK
+from illume_runtime.cache import slots_for
 from illume_runtime.manifest import Grammar, ModelSpec, Vocabulary
 from illume_runtime.schedule import schedule_from_resolution
 from illume_runtime.typed_json import value_from_json
@@ -100,7 +100,7 @@ def _sizes(model: ModelSpec, grammar: Grammar, vocabulary: Vocabulary) -> dict[s
     rows, columns = resolution.grids[-1]
     coarse = resolution.grids[0][0] * resolution.grids[0][1]
     prompt = PROMPT_TOKENS + schedule.num_input_tokens
-    slots = min(-(-(prompt + schedule.num_tokens) // SLOT_BLOCK) * SLOT_BLOCK, model.max_context)
+    slots = min(slots_for(prompt + schedule.num_tokens), model.max_context)
     prompt = min(prompt, slots)
     return {"B": 1, "T": prompt, "S": slots, "Y": rows, "X": columns, "M": coarse, "K": DIFFUSION_STEPS}
 

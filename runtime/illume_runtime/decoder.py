@@ -1,32 +1,27 @@
 """The token engine: prefill, steps and heads over one cache that is written in place.
 
-Shapes: R rows, T new tokens, S cache slots, D width, K key-value heads, E head width. A row is one sequence; guidance
-doubles the rows, conditional ones first. Slot j of a row holds position j, so rows of different lengths share a batch:
-what a padded prefill leaves behind a row's end is overwritten before any token may see it.
+Shapes: R rows, T new tokens, D width. A row is one sequence; guidance doubles the rows. Slot j of a row holds position
+j, so rows of different lengths share a batch: what a padded prefill leaves behind a row's end is overwritten before any
+token may see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_runtime.bundle import Bundle
+from illume_runtime.cache import Cache, slots_for, static_slots
 from illume_runtime.errors import InvalidBundleError
-from illume_runtime.memory import check_memory
 from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
-from illume_runtime.trace import Work
 
 Embeds = NDArray[np.float32]
-SLOT_BLOCK: Final = 64  # slots are allocated in multiples of this
 TOKEN_BLOCK: Final = 8  # prefills are padded to multiples of this, so that few shapes are bound
 MIN_SHARED: Final = 32  # a common beginning shorter than this is cheaper to compute twice
-MAX_BINDINGS: Final = 64
 
 
 class TokenEngine:
@@ -37,17 +32,17 @@ class TokenEngine:
         self._model = stages.bundle.model
         self._decoder = stages.bundle.stage("decoder")
         self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)  # a map's own class is slow to index
-        self._main = _Cache(stages)
-        self._scratch = _Cache(stages)
+        self._main = Cache(stages)
+        self._scratch = Cache(stages)
         self._kept = KeptPrompts()
         self._heads: dict[tuple[str, int], _Head] = {}
         self._slots = 0
         self._lengths = np.zeros(0, np.int64)
-        self._static_slots = _static_slots(stages.bundle)
+        self._static_slots = static_slots(stages.bundle)
 
     def close(self) -> None:
         """Give the memory of the caches, kept prompts and heads back."""
-        self._main, self._scratch, self._heads = _Cache(self._stages), _Cache(self._stages), {}
+        self._main, self._scratch, self._heads = Cache(self._stages), Cache(self._stages), {}
         self._kept = KeptPrompts()
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
@@ -61,7 +56,7 @@ class TokenEngine:
         Equal rows are computed once, and so is a long common beginning of different rows. Rows that are `constant` are
         computed once for all calls, and what other rows have in common with kept ones from their start is copied.
         """
-        self._slots = self._static_slots or -(-capacity // SLOT_BLOCK) * SLOT_BLOCK
+        self._slots = self._static_slots or slots_for(capacity)
         unique, of_row = unique_rows(rows)
         kept = constant is not None and any(constant)
         known = self._known(
@@ -106,7 +101,7 @@ class TokenEngine:
         return last
 
     def logits(self, segment: str, hidden: Embeds, guidance: float) -> NDArray[np.float32]:
-        """Logits [B, n] of a segment, valid until the next call; hidden is [B, D], or [2 B, D] with guidance."""
+        """Logits [B, n] of a segment, valid until the next call; hidden is [B, D], with guidance [2 B, D]: cond first."""
         guided = guidance != 1.0
         batch = len(hidden) // 2 if guided else len(hidden)
         head = self._heads.get((segment, batch))
@@ -181,75 +176,6 @@ class TokenEngine:
         return hidden
 
 
-class _Bound:
-    """The decoder bound to one cache at one shape."""
-
-    __slots__ = ("cache_bytes", "embeds", "hidden", "offsets", "positions", "run", "work")
-
-    def __init__(self, stages: Stages, caches: dict[str, Embeds], rows: int, new: int) -> None:
-        width = stages.bundle.model.hidden_size
-        self.embeds = np.zeros((rows, new, width), np.float32)
-        self.positions = np.zeros((rows, new), np.int64)
-        self.offsets = np.arange(new)
-        self.cache_bytes = sum(array.nbytes for array in caches.values())
-        self.hidden = np.zeros((rows, new, width), np.float32)
-        self.work: dict[str, Work] = {}  # of a step, by segment
-        self.run: BoundRun = stages["decoder"].bind(
-            {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
-            {"hidden": self.hidden, **{f"{name}_out": array for name, array in caches.items()}},
-        )
-
-
-class _Cache:
-    """Keys and values of all layers: one flat buffer each, seen as [R, K, S, E] of the batch at hand."""
-
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
-        self._buffers: list[Embeds] = []
-        self._bound: dict[tuple[int, int, int], _Bound] = {}
-        self._views: dict[tuple[int, int], dict[str, Embeds]] = {}
-
-    def bound(self, rows: int, slots: int, new: int) -> _Bound:
-        """The decoder bound for this shape."""
-        bound = self._bound.get((rows, slots, new))
-        if bound is None:
-            views = self.views(rows, slots)
-            if len(self._bound) >= MAX_BINDINGS:
-                self._bound.clear()
-            bound = self._bound[rows, slots, new] = _Bound(self._stages, views, rows, new)
-        return bound
-
-    def span(self, name: str, num_tokens: int, more_bytes: int) -> AbstractContextManager[None]:
-        """A span of the decoder over tokens of this cache, whatever rows they are in."""
-        decoder = self._stages.bundle.stage("decoder")
-        return self._stages.span(name, decoder, 1, tokens=num_tokens, more_bytes=more_bytes)
-
-    def views(self, rows: int, slots: int) -> dict[str, Embeds]:
-        """Cache arrays [R, K, S, E] by input name; a larger batch than any before replaces the buffers.
-
-        Raises MemoryLimitError if the memory does not suffice for them.
-        """
-        model = self._stages.bundle.model
-        count = rows * slots * self._floats_per_slot()
-        if not self._buffers or self._buffers[0].size < count:
-            self._bound.clear()
-            self._views.clear()
-            self._buffers = []  # gone before the larger ones are made
-            num_bytes = 2 * model.num_layers * count * np.dtype(np.float32).itemsize
-            check_memory(num_bytes, f"the cache of {rows} sequences", "ask for fewer at once")
-            self._buffers = [np.zeros(count, np.float32) for _ in range(2 * model.num_layers)]
-        views = self._views.get((rows, slots))
-        if views is None:
-            shape = (rows, model.num_kv_heads, slots, model.head_dim)
-            names = [f"{kind}_cache_{i}" for i in range(model.num_layers) for kind in ("key", "value")]
-            arrays = (buffer[:count].reshape(shape) for buffer in self._buffers)
-            views = self._views[rows, slots] = dict(zip(names, arrays, strict=True))
-        return views
-
-    def _floats_per_slot(self) -> int:
-        return self._stages.bundle.model.num_kv_heads * self._stages.bundle.model.head_dim
-
-
 class _Head:
     """A head bound at one batch size."""
 
@@ -269,28 +195,7 @@ class _Head:
         )
 
 
-def _static_slots(bundle: Bundle) -> int | None:
-    """The slots of a decoder whose cache dimension is a number; None where it is a name: then the choice is ours."""
-    model = bundle.model
-    ports = {port.name: port.shape for port in bundle.stage("decoder").inputs}
-    expected = ("B", model.num_kv_heads, "S", model.head_dim)
-    slots: set[int | str] = set()
-    for name in (f"{kind}_cache_{i}" for i in range(model.num_layers) for kind in ("key", "value")):
-        shape = ports.get(name, ())
-        if len(shape) != 4 or (shape[1], shape[3]) != (model.num_kv_heads, model.head_dim):
-            raise InvalidBundleError(f"stages.decoder: {name} has the shape {list(shape)}, expected {list(expected)}")
-        slots.add(shape[2])
-    if len(slots) != 1:
-        raise InvalidBundleError(f"stages.decoder: the caches have {slots} slots, expected one number for all")
-    (found,) = slots
-    if not isinstance(found, int):
-        return None
-    if found < model.max_context:
-        raise InvalidBundleError(f"stages.decoder: the caches have {found} slots, expected {model.max_context}")
-    return found
-
-
-def _run(cache: _Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
+def _run(cache: Cache, slots: int, rows: Sequence[Embeds], starts: NDArray[np.int64]) -> Embeds:
     """Appends sequences [T_r, D] at positions `starts` [R]; the hidden state [R, D] of each one's last token."""
     lengths = np.array([len(row) for row in rows], np.int64)
     if lengths.min() < 1:

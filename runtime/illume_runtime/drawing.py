@@ -51,6 +51,7 @@ class _Group:
     rows: NDArray[np.int64]
     params: SampleParams
     again: SampleParams | None  # of double sampling
+    work: Work
 
 
 def draw_codes(
@@ -79,7 +80,6 @@ def draw_codes(
     changes = {0, *(np.flatnonzero((levels[:, 1:] != levels[:, :-1]).any(axis=0)) + 1).tolist()}
     live: list[Schedule] = []
     groups: list[_Group] = []
-    works: dict[tuple[str, int], Work] = {}
     hidden: Embeds | None = None
     for k in range(total):
         if cancel is not None and cancel():
@@ -97,11 +97,7 @@ def draw_codes(
             )
         for group in groups:
             logits = _logits(engine, group, hidden, guidance, levels, chosen[:, :k], sampling.repetition_penalty)
-            work = works.get((group.segment, logits.nbytes))
-            if work is None:
-                work = Work(f"sample.{group.segment}", "stage", logits.nbytes, 0, {})
-                works[group.segment, logits.nbytes] = work
-            with tracer.span_of(work):
+            with tracer.span_of(group.work):
                 drawn = _drawn(logits, group, k)
             if drawn.min() < 0:
                 raise EngineError(f"head_{group.segment}: no token can be drawn at step {k}; the logits are not finite")
@@ -135,8 +131,10 @@ def _groups(
         numbers = [batch[place].request for place in places.tolist()]
         params = params_of_rows(sampling.of_level(level), numbers)
         again = params_of_rows(sampling.of_level(0), numbers) if sampling.double_sampling else None
-        segment = batch[int(places[0])].schedule.segments[level].name
-        groups.append(_Group(level, segment, places, rows, params, again))
+        segment = batch[int(places[0])].schedule.segments[level]
+        num_bytes = len(places) * segment.size * np.dtype(np.float32).itemsize
+        work = Work(f"sample.{segment.name}", "stage", num_bytes, 0, {})
+        groups.append(_Group(level, segment.name, places, rows, params, again, work))
     return groups
 
 

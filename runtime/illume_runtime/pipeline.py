@@ -12,15 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.conversation import conversation_from_messages
 from illume_runtime.describing import answers_about, answers_or_picture, full_text_sampling
-from illume_runtime.enhance.asking import answers_about_drawn, own_assessments
-from illume_runtime.enhance.assessment import Assessment
-from illume_runtime.enhance.best_of import BestOf, BestPicture, best_picture
-from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
 from illume_runtime.images import Source
 from illume_runtime.model import model_from_stages
@@ -33,6 +29,11 @@ from illume_runtime.sampling import ImageSampling, TextSampling
 from illume_runtime.session import OpenSession, session_from_stage
 from illume_runtime.stages import Stages
 from illume_runtime.trace import NULL_TRACER, Tracer
+
+if TYPE_CHECKING:
+    from illume_runtime.enhance.assessment import Assessment
+    from illume_runtime.enhance.best_of import BestOf, BestPicture
+    from illume_runtime.enhance.judge import Drawn
 
 __all__ = ["Answer", "ImageSampling", "Picture", "Pipeline", "Progress", "Reply", "TextSampling"]
 
@@ -169,17 +170,23 @@ class Pipeline:
 
         Raises UsageError for a model that did not learn to assess, QualityError where none reaches the score asked for.
         """
+        from illume_runtime.enhance.best_of import best_picture
+
         full = full_image_sampling(self._model, sampling, "draw")
         with self._lock.request():
             return best_picture(self._model, prompt, best_of, full, size=size, on_progress=on_progress, cancel=cancel)
 
     def assess_drawn(self, pictures: Sequence[Drawn]) -> list[Assessment]:
         """What the model says of pictures of the default size that it drew, in batches."""
+        from illume_runtime.enhance.asking import own_assessments
+
         with self._lock.request():
             return own_assessments(self._model, pictures)
 
     def ask_drawn(self, pictures: Sequence[Drawn], questions: Sequence[str]) -> list[str]:
         """The likeliest answer to a question about each picture of the default size that the model drew, in batches."""
+        from illume_runtime.enhance.asking import answers_about_drawn
+
         with self._lock.request():
             return answers_about_drawn(self._model, pictures, questions)
 

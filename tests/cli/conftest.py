@@ -1,7 +1,5 @@
 """A pipeline that answers at once, for tests of what the command line does with the answers."""
 
-import io
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 from PIL import Image
 
 import illume_runtime.pipeline as pipeline_module
-from illume_runtime.cli.main import main
 from illume_runtime.pipeline import Answer, Picture, Progress, Reply
 
 
@@ -84,16 +81,3 @@ def image_file(tmp_path):
     path = tmp_path / "in.png"
     Image.new("RGB", (32, 32), (200, 30, 30)).save(path)
     return str(path)
-
-
-@pytest.fixture
-def illume(capsys, monkeypatch):
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*words, stdin=""):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = main([str(word) for word in words])
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run

@@ -7,18 +7,6 @@ from illume_runtime.cli.main import main
 
 
 @pytest.fixture
-def illume(capsys):
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
-
-
-@pytest.fixture
 def prompts(tmp_path):
     """A file of four prompts."""
     return write_prompts(tmp_path / "prompts.jsonl", PROMPTS)
@@ -31,26 +19,6 @@ def corpus(bundle, tmp_path_factory):
     file = write_prompts(folder / "prompts.jsonl", PROMPTS)
     assert main(generation(bundle, file, folder / "corpus")) == 0
     return folder / "corpus"
-
-
-@pytest.fixture
-def changed_bundle(bundle, tmp_path):
-    """A function: a copy of the bundle whose bundle.json has other values at some keys, given as `a.b.c`."""
-    import json
-    import shutil
-
-    from bundle_folder import set_key
-
-    def copy(keys):
-        folder = tmp_path / f"changed-{len(list(tmp_path.iterdir()))}.bundle"
-        shutil.copytree(bundle, folder)
-        data = json.loads((folder / "bundle.json").read_text())
-        for key, value in keys.items():
-            set_key(data, key, value)
-        (folder / "bundle.json").write_text(json.dumps(data))
-        return folder
-
-    return copy
 
 
 @pytest.fixture(scope="session")

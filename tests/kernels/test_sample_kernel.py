@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cpu_device import SCHEDULES, CpuDevice, compiled
+from cpu_device import SCHEDULES
 from sample_case import CLUSTER_GPU, GROUP_GPU, Case
 
 from illume_kernels.launch import Gpu
@@ -21,14 +21,6 @@ FILTERS = [
     {"top_k": 300, "top_p": 0.6, "min_p": 0.01},
     {"temperature": 0.0},
 ]
-
-
-@pytest.fixture(scope="module")
-def device():
-    library = compiled()
-    if library is None:
-        pytest.skip("g++ is not installed")
-    return CpuDevice(library)
 
 
 def normal(seed, *shape, spread=3.0):

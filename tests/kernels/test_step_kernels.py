@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cpu_device import SCHEDULES, CpuDevice, address, compiled
+from cpu_device import SCHEDULES, address
 from sample_case import GROUP_GPU, stored
 
 from illume_kernels import sample_plan, step_launch
@@ -13,14 +13,6 @@ from illume_kernels.head import head_logits
 from illume_kernels.launch import Segment
 from illume_kernels.params import SampleParams
 from illume_kernels.rows import bits_of_tokens, rows_from_params
-
-
-@pytest.fixture(scope="module")
-def device():
-    library = compiled()
-    if library is None:
-        pytest.skip("g++ is not installed")
-    return CpuDevice(library)
 
 
 def normal(seed, *shape, spread=1.0):

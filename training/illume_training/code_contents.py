@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from illume_training.lessons import Encode
 from illume_training.vision import CLASSES, vision_batch
 
 _NAMES = ("shape", "color", "size")  # as the label array has them, first
@@ -42,14 +41,14 @@ class CodeContents:
 
 
 def contents_of_codes(
-    codes: Callable[[NDArray[np.uint8]], Tensor], num_codes: int, seed: str, batches: Sequence[int] = range(_PARTS)
+    encode: Encode, num_codes: int, seed: str, batches: Sequence[int] = range(_PARTS)
 ) -> CodeContents:
-    """Counts over training pictures; `codes` gives those [B, 8, 8] of pictures [B, 256, 256, 3] uint8."""
+    """Counts over training pictures."""
     cells = torch.zeros(num_codes)
     counts = [torch.zeros(num_codes, CLASSES[name]) for name in _NAMES]
     for batch in batches:
         pictures, labels, _ = vision_batch(f"{seed}-{batch}", "train", _PICTURES)
-        found, classes = codes(pictures).cpu().flatten(), torch.from_numpy(labels).flatten(0, 1)
+        found, classes = torch.from_numpy(encode(pictures)[1]).flatten(), torch.from_numpy(labels).flatten(0, 1)
         cells += torch.bincount(found, minlength=num_codes)
         for column, table in enumerate(counts):
             known = (classes[:, 0] > 0) & (classes[:, column] >= 0)

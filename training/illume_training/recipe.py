@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -32,7 +30,7 @@ from illume_training.config import PHASES, TrainingConfig
 from illume_training.corpus_lessons import DialogueCorpus, dialogue_corpus
 from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
-from illume_training.lessons import Lessons, frozen_encoder, make_lessons
+from illume_training.lessons import Encode, Lessons, frozen_encoder, make_lessons
 from illume_training.loop import Phase, run_phase
 from illume_training.precision import has_bfloat16, products_in
 from illume_training.quantizer import QuantizerTrainer, color_of_codes
@@ -255,7 +253,7 @@ class Recipe:
         trainer = LanguageTrainer(self.model, self._contents().depicting).requires_grad_(True)
         self.model.vision_encoder.requires_grad_(False)
         writer = Writer(self.model.config, self.tokenizer())
-        encode = frozen_encoder(self.model.vision_encoder, self.model.image_tokenizer.encode, self.device)
+        encode = self._encode()
         mixture = self.config.phases[name].mixture
         assert mixture is not None
 
@@ -284,19 +282,16 @@ class Recipe:
                 )
         return corpus
 
-    @torch.no_grad()
+    def _encode(self) -> Encode:
+        return frozen_encoder(self.model.vision_encoder, self.model.image_tokenizer.encode, self.device)
+
     def _contents(self) -> CodeContents:
         """What the codes show; counted once."""
         path = self.config.run / "contents.safetensors"
         if not path.exists():
-
-            def codes(pictures: NDArray[np.uint8]) -> Tensor:
-                pixels = pixels_from_pictures(pictures).to(self.device)
-                return self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
-
             num_codes = self.model.image_tokenizer.codebook.shape[0]
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_contents(contents_of_codes(codes, num_codes, f"{self.config.seed}-contents"), path)
+            save_contents(contents_of_codes(self._encode(), num_codes, f"{self.config.seed}-contents"), path)
         return load_contents(path)
 
     @torch.no_grad()

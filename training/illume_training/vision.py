@@ -113,17 +113,3 @@ def probe_loss(outputs: dict[str, Tensor], classes: Tensor, offsets: Tensor) -> 
                 outputs[name].flatten(0, 1), classes[..., column].flatten(), ignore_index=-100
             )
     return loss + 0.3 * (outputs["offset"] - offsets)[present].square().mean()
-
-
-def probe_accuracy(outputs: dict[str, Tensor], classes: Tensor) -> dict[str, float]:
-    """Share of right cells per attribute, where it applies; `scene`: share of pictures with every object right."""
-    result = {}
-    wrong = torch.zeros(classes.shape[:2], dtype=torch.bool)
-    for column, name in enumerate(CLASSES):
-        applies = classes[..., column] != -100
-        right = outputs[name].argmax(-1) == classes[..., column]
-        result[name] = float(right[applies].float().mean())
-        if name in ("shape", "color", "size"):
-            wrong |= applies & ~right
-    result["scene"] = float((~wrong.any(-1)).float().mean())
-    return result
