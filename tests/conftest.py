@@ -80,7 +80,6 @@ def changed_bundle(bundle: Path, tmp_path: Path) -> Callable[[dict[str, object]]
 @pytest.fixture
 def illume(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line in this process: (exit code, standard output, standard error)."""
-
     from illume_runtime.cli.main import main
 
     def run(*words: object, stdin: str = "") -> tuple[int, str, str]:

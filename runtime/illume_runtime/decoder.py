@@ -101,7 +101,10 @@ class TokenEngine:
         return last
 
     def logits(self, segment: str, hidden: Embeds, guidance: float) -> NDArray[np.float32]:
-        """Logits [B, n] of a segment, valid until the next call; hidden is [B, D], with guidance [2 B, D]: cond first."""
+        """Logits [B, n] of a segment, valid until the next call.
+
+        `hidden` is [B, D], with guidance [2 B, D], the conditional side first.
+        """
         guided = guidance != 1.0
         batch = len(hidden) // 2 if guided else len(hidden)
         head = self._heads.get((segment, batch))
