@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from illume_export.models import Illume, IllumeConfig
-from illume_training.alignment import TEXT_WEIGHT, WHAT_WEIGHT, LanguageTrainer
-from illume_training.dialogue import IMAGE, NO_LOSS, TEXT, Packed
+from illume_training.alignment import AHEAD_WEIGHT, TEXT_WEIGHT, WHAT_WEIGHT, WHERE_WEIGHT, LanguageTrainer, next_marked
+from illume_training.dialogue import IMAGE, LAYOUT, NO_LOSS, TEXT, Packed
 from illume_training.lessons import Lessons
 
 
@@ -52,3 +52,37 @@ def test_without_objects_all_codes_weigh_alike(model):
     )
     loss, figures = LanguageTrainer(model).loss(lessons)
     assert loss.item() * 10.0 * 32.0 == pytest.approx(figures["picture_nll"], rel=1e-5)
+
+
+def test_a_free_layout_learns_beside_the_codes_whether_an_object_is_here_and_which_comes_next(model):
+    start, end = model.config.level0_segment
+    depicting = torch.zeros(end - start, dtype=torch.bool)
+    depicting[10:20] = True
+    rng = np.random.default_rng(4)
+    codes = rng.integers(30, 1000, (2, 64))
+    codes[0, 20], codes[0, 40], codes[1, 0] = 12, 17, 19  # objects; none in the rest
+    ids = np.concatenate([np.full((2, 1), 5), start + codes], 1)
+    kinds = np.full_like(ids, LAYOUT)
+    kinds[:, 0] = NO_LOSS
+    lessons = Lessons((Packed(ids, np.full_like(ids, -1), kinds),), torch.zeros(2, 64, 192))
+
+    loss, _ = LanguageTrainer(model, depicting).loss(lessons)
+
+    expected = torch.zeros(())
+    for row in range(2):
+        hidden = model.language_model(model.language_model.embed(torch.from_numpy(ids[row : row + 1])))[0]
+        for cell, code in enumerate(codes[row]):
+            logit = model.language_model.logits(hidden[cell], start, end)
+            expected = expected + F.cross_entropy(logit, torch.tensor(code))
+            shown = logit.log_softmax(-1)[depicting if 10 <= code < 20 else ~depicting].logsumexp(-1)
+            expected = expected - (WHERE_WEIGHT - 1.0) * shown
+            coming = next((c for c in codes[row, cell:] if 10 <= c < 20), None)
+            if coming is not None:
+                weight = WHAT_WEIGHT - 1.0 if coming == code else AHEAD_WEIGHT
+                expected = expected + weight * F.cross_entropy(logit[10:20], torch.tensor(coming - 10))
+    torch.testing.assert_close(loss, expected / 2 / 10.0, rtol=1e-4, atol=1e-4)
+
+
+def test_next_marked():
+    marks = torch.tensor([[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]).bool()
+    assert next_marked(marks).tolist() == [[1, 1, 4, 4, 4, -1], [-1] * 6]

@@ -211,11 +211,12 @@ def test_a_caption_says_in_words_what_it_claims() -> None:
         assert parsed(caption.text) == caption
 
 
-def test_what_a_caption_claims_is_true_and_names_every_object() -> None:
+@pytest.mark.parametrize("in_reading_order", [False, True])
+def test_what_a_caption_claims_is_true_and_names_every_object(in_reading_order: bool) -> None:
     for i in range(300):
         rng = Random(f"true-{i}")
         scene = sample_scene(rng, "train")
-        caption = caption_of(scene, rng)
+        caption = caption_of(scene, rng, in_reading_order=in_reading_order)
         assert sum(g.count for g in caption.groups) == len(scene.objects)
         for g in caption.groups:
             fitting = [o for o in scene.objects if fits(o, g)]
@@ -225,6 +226,28 @@ def test_what_a_caption_claims_is_true_and_names_every_object() -> None:
                 next(o for o in scene.objects if fits(o, caption.groups[k])) for k in (relation.first, relation.second)
             )
             assert {"left": a.x < b.x, "right": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}[relation.word]
+
+
+def test_in_reading_order_a_caption_names_first_what_is_met_first() -> None:
+    turned = 0
+    for i in range(300):
+        rng = Random(f"order-{i}")
+        scene = sample_scene(rng, "train")
+        caption = caption_of(scene, rng, in_reading_order=True)
+        met = [next(k for k, o in enumerate(scene.objects) if fits(o, g)) for g in caption.groups]
+        if caption.relations and met[0] > met[1]:
+            met[:2] = reversed(met[:2])
+            turned += 1
+        assert met == sorted(met), caption.text
+    assert turned > 20  # else a relation would only ever be told from its upper left end
+
+
+def test_questions_are_asked_as_often_as_their_shares_say() -> None:
+    rng = Random("shares")
+    scene = sample_scene(rng, "train", num_objects=3, style="plain")
+    kinds = Counter(sample_question(scene, rng, {"count": 3.0, "background": 1.0}).kind for _ in range(400))
+    assert set(kinds) == {"count", "background"}
+    assert 260 <= kinds["count"] <= 340
 
 
 def fits(o: SceneObject, g: Group) -> bool:

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_export.models import Illume
-from illume_training.dialogue import IMAGE, TEXT, Packed
+from illume_training.dialogue import IMAGE, LAYOUT, TEXT, Packed
 from illume_training.lessons import Lessons
 
 TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
+WHERE_WEIGHT = 3.0  # of whether a cell has an object where a caption leaves the layout free, beside what else it shows
+AHEAD_WEIGHT = 0.4  # of what the next object is, at each cell before it
 
 
 class LanguageTrainer(nn.Module):
@@ -25,7 +27,9 @@ class LanguageTrainer(nn.Module):
         if depicting is None:
             depicting = torch.zeros(model.image_tokenizer.codebook.shape[0], dtype=torch.bool)
         self.register_buffer("depicting", depicting, persistent=False)
+        self.register_buffer("_rank", depicting.long().cumsum(0) - 1, persistent=False)  # among those that depict
         self.depicting: Tensor
+        self._rank: Tensor
         self.config = model.config
         self.adapter = model.adapter
         self.language_model = model.language_model
@@ -33,26 +37,38 @@ class LanguageTrainer(nn.Module):
     def loss(self, lessons: Lessons) -> tuple[Tensor, dict[str, float]]:
         """Negative log likelihood per lesson, tenths; each token only against its own vocabulary segment.
 
-        That of a code which depicts an object has two parts: that here is an object, and which. The second weighs more.
-        Both are proper scores, so that the weight moves no probability that the model should end with.
+        That of a code has parts: whether here is an object, which one, or what else. They weigh unlike, and each is a
+        proper score, so that the weights move no probability that the model should end with. One thing is learnt
+        beside: at every cell of a free layout, which object comes next, were it here. That is the same question as
+        which one is here, asked eighteen times as often.
         """
         device = self.language_model.head_weight.device
         cells = self.adapter(lessons.features.to(device)).flatten(0, 1)  # [pictures * 64, D]
-        text, image, what, num_text, num_image, num_rows = (torch.zeros((), device=device) for _ in range(6))
+        zero = torch.zeros((), device=device)
+        text, image, weighted, num_text, num_image, num_rows = zero, zero, zero, zero, zero, 0
         for group in lessons.groups:
             hidden, ids, kinds = self._hidden(group, cells, device)
-            for kind, (start, end) in ((TEXT, self.config.text_segment), (IMAGE, self.config.level0_segment)):
-                learnt = kinds[:, 1:] == kind
-                logits = self.language_model.logits(hidden[:, :-1][learnt], start, end).float()
-                targets = ids[:, 1:][learnt] - start
+            before, ids, kinds = hidden[:, :-1], ids[:, 1:], kinds[:, 1:]
+            num_rows += ids.shape[0]
+            for kind, (start, end) in (
+                (TEXT, self.config.text_segment),
+                (IMAGE, self.config.level0_segment),
+                (LAYOUT, self.config.level0_segment),
+            ):
+                learnt = kinds == kind
+                if not learnt.any():
+                    continue
+                logits, targets = self.language_model.logits(before[learnt], start, end).float(), ids[learnt] - start
                 nll = F.cross_entropy(logits, targets, reduction="sum")
                 if kind == TEXT:
                     text, num_text = text + nll, num_text + learnt.sum()
-                else:
-                    image, num_image = image + nll, num_image + learnt.sum()
-                    what = what + self._which_object(logits, targets)
-            num_rows = num_rows + ids.shape[0]
-        loss = (TEXT_WEIGHT * text + image + (WHAT_WEIGHT - 1.0) * what) / num_rows / 10.0
+                    continue
+                image, num_image = image + nll, num_image + learnt.sum()
+                weighted = weighted + (WHAT_WEIGHT - 1.0) * self._which_object(logits, targets)
+                if kind == LAYOUT:
+                    weighted = weighted + (WHERE_WEIGHT - 1.0) * self._whether_object(logits, targets)
+                    weighted = weighted + AHEAD_WEIGHT * self._which_ahead(logits, targets)
+        loss = (TEXT_WEIGHT * text + image + weighted) / num_rows / 10.0
         figures = {
             "text_nll": float(text.detach() / num_text.clamp_min(1)),
             "picture_nll": 64.0 * float(image.detach() / num_image.clamp_min(1)),
@@ -64,8 +80,22 @@ class LanguageTrainer(nn.Module):
         objects = self.depicting[codes]
         if not objects.any():
             return torch.zeros((), device=logits.device)
-        among = logits[objects].masked_fill(~self.depicting, float("-inf"))
-        return F.cross_entropy(among, codes[objects], reduction="sum")
+        return F.cross_entropy(logits[objects][:, self.depicting], self._rank[codes[objects]], reduction="sum")
+
+    def _whether_object(self, logits: Tensor, codes: Tensor) -> Tensor:
+        """Negative log likelihood, summed, of that a cell has an object, or that it has none."""
+        if not self.depicting.any():
+            return torch.zeros((), device=logits.device)
+        odds = logits[:, self.depicting].logsumexp(-1) - logits[:, ~self.depicting].logsumexp(-1)
+        return F.binary_cross_entropy_with_logits(odds, self.depicting[codes].float(), reduction="sum")
+
+    def _which_ahead(self, logits: Tensor, codes: Tensor) -> Tensor:
+        """As `_which_object`, of the object that comes next after each cell without one; codes of whole pictures."""
+        following = next_marked(self.depicting[codes].view(-1, self.config.num_patches))
+        first = torch.arange(0, len(codes), self.config.num_patches, device=codes.device)[:, None]
+        comes = ((following >= 0) & ~self.depicting[codes].view_as(following)).flatten()
+        ahead = codes[(first + following.clamp_min(0)).flatten()[comes]]
+        return self._which_object(logits[comes], ahead)
 
     def _hidden(self, group: Packed, cells: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         ids, where, kinds = (torch.from_numpy(a).to(device) for a in (group.ids, group.cells, group.losses))
@@ -73,3 +103,11 @@ class LanguageTrainer(nn.Module):
         continuous = where >= 0
         embeds = torch.where(continuous[..., None], cells[where.clamp_min(0)].to(embeds.dtype), embeds)
         return self.language_model(embeds), ids, kinds
+
+
+def next_marked(marks: Tensor) -> Tensor:
+    """Index of the first mark at or after each place, -1 where none follows; marks and result [B, N]."""
+    num = marks.shape[1]
+    places = torch.where(marks, torch.arange(num, device=marks.device), num)
+    nearest = places.flip(1).cummin(1).values.flip(1)
+    return torch.where(nearest < num, nearest, -1)

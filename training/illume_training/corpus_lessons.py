@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from illume_runtime.enhance.assessment import CORRECTION, QUESTION
 from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_file
-from illume_training.dialogue import Sequence, Writer
+from illume_training.dialogue import NO_LOSS, Sequence, Writer
 from illume_training.enhancement.dialogues import Dialogue, dialogues_from_folder
 
 
@@ -45,7 +45,7 @@ def assess_lesson(writer: Writer, dialogue: Dialogue, target: int | None, codes:
     """
     sequence = writer.begin()
     writer.user(sequence, dialogue.prompt)
-    writer.picture(sequence, codes_of(writer, dialogue.tokens, dialogue.id), learn=False)
+    writer.picture(sequence, codes_of(writer, dialogue.tokens, dialogue.id), NO_LOSS)
     writer.user(sequence, QUESTION)
     writer.answer(sequence, dialogue.answer)
     if dialogue.kind == "correct":

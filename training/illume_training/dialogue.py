@@ -1,7 +1,7 @@
 """Token sequences of the tasks: what the language model reads, and which of it it must learn to write.
 
 A sequence is a list of ids with two kinds of places that are filled later: continuous embeddings of an input picture
-(`picture`, `cell`) and codes of an output picture. `target` is the segment in which the next token is predicted.
+(`picture`, `cell`) and codes of an output picture. `losses` says of each token whether and how it is learnt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from illume_export.models import IllumeConfig
 
-NO_LOSS, TEXT, IMAGE = 0, 1, 2
+NO_LOSS, TEXT, IMAGE, LAYOUT = 0, 1, 2, 3  # LAYOUT: an image whose objects may lie anywhere, as a caption leaves it
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Sequence:
     losses: list[int] = field(default_factory=list)  # how the token at i is learnt, as the successor of i - 1
 
     def add(self, ids: list[int], loss: int = NO_LOSS) -> None:
-        """Appends ids that are (TEXT, IMAGE) or are not (NO_LOSS) to be learnt."""
+        """Appends ids that are (TEXT, IMAGE, LAYOUT) or are not (NO_LOSS) to be learnt."""
         self.ids += ids
         self.cells += [-1] * len(ids)
         self.losses += [loss] * len(ids)
@@ -62,12 +62,12 @@ class Writer:
         """An answer in words, to be learnt."""
         sequence.add([*self.text(words), self.config.controls.end], TEXT)
 
-    def picture(self, sequence: Sequence, codes: NDArray[np.int64], *, learn: bool = True) -> None:
-        """An answer in codes [8, 8]; the model learns to open it, and the codes."""
+    def picture(self, sequence: Sequence, codes: NDArray[np.int64], loss: int = IMAGE) -> None:
+        """An answer in codes [8, 8]; the model learns to open it, and the codes, unless `loss` is NO_LOSS."""
         c = self.config.controls
-        sequence.add([c.start_of_image], TEXT if learn else NO_LOSS)
+        sequence.add([c.start_of_image], NO_LOSS if loss == NO_LOSS else TEXT)
         for row in codes + self.config.level0_segment[0]:
-            sequence.add(row.tolist(), IMAGE if learn else NO_LOSS)
+            sequence.add(row.tolist(), loss)
             sequence.add([c.end_of_line])
         sequence.add([c.end_of_image])
         sequence.add([c.end])

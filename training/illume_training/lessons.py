@@ -18,10 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
-from illume_training.dialogue import Packed, Sequence, Writer, pack
+from illume_training.dialogue import LAYOUT, Packed, Sequence, Writer, pack
 from illume_training.world import Scene, caption_of, render, sample_edit, sample_question, sample_scene
 
 RECONSTRUCT: Final = "draw the same picture"
+# How often a kind of question is taught beside the others: those that look something up need more examples.
+QUESTIONS: Final = {
+    "what": 1.0,
+    "color": 3.0,
+    "count": 4.0,
+    "where": 5.0,
+    "exists": 5.0,
+    "compare": 3.0,
+    "size": 1.0,
+    "background": 0.5,
+    "describe": 0.7,
+}
 Encode = Callable[[NDArray[np.uint8]], tuple[Tensor, NDArray[np.int64]]]  # pictures -> features, codes [B, 8, 8]
 
 
@@ -63,7 +75,7 @@ def make_lessons(
 
     for _ in range(mixture.draw):
         scene = sample_scene(rng, "train")
-        text, index = words(caption_of(scene, rng).text), shown(scene)
+        text, index = words(caption_of(scene, rng, in_reading_order=True).text), shown(scene)
         follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
         later.append(("draw", partial(_draw, writer, text, index, follow_up)))
     for _ in range(mixture.ask):
@@ -95,7 +107,7 @@ def make_lessons(
 
 
 def _questions(scene: Scene, rng: Random, most: int) -> list[tuple[str, str]]:
-    questions = [sample_question(scene, rng) for _ in range(rng.randint((most + 1) // 2, most))]
+    questions = [sample_question(scene, rng, QUESTIONS) for _ in range(rng.randint((most + 1) // 2, most))]
     return list({q.text: (q.text, q.answer) for q in questions}.values())
 
 
@@ -104,7 +116,7 @@ def _draw(
 ) -> Sequence:
     sequence = writer.begin()
     writer.user(sequence, text)
-    writer.picture(sequence, codes[picture])
+    writer.picture(sequence, codes[picture], LAYOUT)
     for question, answer in follow_up:
         writer.user(sequence, question)
         writer.answer(sequence, answer)

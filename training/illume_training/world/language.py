@@ -7,6 +7,7 @@ drawn from it can be checked without reading. A caption names every object: what
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -77,17 +78,24 @@ def background_words(background: Background) -> str:
     return f"{background.first} to {background.second} from {way}"
 
 
-def caption_of(scene: Scene, rng: Random) -> Caption:
-    """One of many captions of a scene."""
+def caption_of(scene: Scene, rng: Random, *, in_reading_order: bool = False) -> Caption:
+    """One of many captions of a scene: its objects in any order, or in the order in which the eye meets them.
+
+    A relation may turn the first two round. A model that learns from captions in reading order draws what it is told
+    in the order in which it is told, which serves every order.
+    """
     sepia = scene.style == "sepia"  # colours cannot be told apart there, so nothing is said of them
     detail = "shape" if sepia else rng.choices(("color", "size", "shape"), (0.6, 0.25, 0.15))[0]
     groups = _groups(scene, detail)
     order = list(range(len(groups)))
-    rng.shuffle(order)
+    if not in_reading_order:
+        rng.shuffle(order)
     groups = [groups[i] for i in order]
     relations: list[Relation] = []
     phrases = [_phrase(group, rng) for group in groups]
     if len(groups) == len(scene.objects) and 2 <= len(groups) <= 3 and rng.random() < 0.7:
+        if in_reading_order and rng.random() < 0.5:
+            groups[:2], phrases[:2] = groups[1::-1], phrases[1::-1]
         a, b = (_only(scene, groups[i]) for i in (0, 1))
         word = relation_between(a, b, rng)
         if word is not None:
@@ -126,11 +134,13 @@ def unique_objects(scene: Scene) -> list[SceneObject]:
     return [o for o in scene.objects if kinds[o.kind] == 1]
 
 
-def sample_question(scene: Scene, rng: Random) -> Question:
-    """A random question that has one plain answer."""
-    makers = (_what, _color, _count, _count, _where, _exists, _exists, _compare, _size, _background, _describe)
+def sample_question(scene: Scene, rng: Random, shares: Mapping[str, float] | None = None) -> Question:
+    """A random question that has one plain answer; `shares` says how often which of QUESTION_MAKERS is asked."""
+    names = tuple(shares) if shares is not None else _USUAL
+    weights = tuple(shares.values()) if shares is not None else None
     while True:
-        question = rng.choice(makers)(scene, rng)
+        name = rng.choices(names, weights)[0] if weights else rng.choice(names)
+        question = QUESTION_MAKERS[name](scene, rng)
         if question is not None:
             return question
 
@@ -276,3 +286,29 @@ def _describe(scene: Scene, rng: Random) -> Question | None:
     if scene.style == "sepia":
         return None
     return Question("describe", rng.choice(("describe the picture", "what is in the picture?")), describe(scene))
+
+
+QUESTION_MAKERS: Final[Mapping[str, Callable[[Scene, Random], Question | None]]] = {
+    "what": _what,
+    "color": _color,
+    "count": _count,
+    "where": _where,
+    "exists": _exists,
+    "compare": _compare,
+    "size": _size,
+    "background": _background,
+    "describe": _describe,
+}
+_USUAL: Final = (
+    "what",
+    "color",
+    "count",
+    "count",
+    "where",
+    "exists",
+    "exists",
+    "compare",
+    "size",
+    "background",
+    "describe",
+)
