@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from illume_training.code_contents import CodeContents, contents_of_codes, load_contents, save_contents
+from illume_training.code_contents import CodeContents, contents_of_codes
 from illume_training.vision import vision_batch
 
 
@@ -38,10 +38,3 @@ def test_counts_are_those_of_the_labels():
     assert torch.equal(contents.shape[1:], torch.diag(contents.cells[1:]))
     assert contents.depicting.tolist() == [False] + 8 * [True]
     assert (contents.size.sum(1)[1:] == contents.cells[1:]).all()
-
-
-def test_counts_survive_the_disk(tmp_path):
-    save_contents(_contents(), tmp_path / "contents.safetensors")
-    loaded = load_contents(tmp_path / "contents.safetensors")
-    assert all(torch.equal(getattr(loaded, n), getattr(_contents(), n)) for n in ("cells", "shape", "color", "size"))
-    assert [p.name for p in tmp_path.iterdir()] == ["contents.safetensors"]

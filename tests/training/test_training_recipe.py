@@ -22,7 +22,7 @@ from illume_export.models import (
     VisionEncoderConfig,
 )
 from illume_runtime.cli.main import main
-from illume_training import recipe
+from illume_training import latent_pool, recipe
 from illume_training.config import PHASES
 
 TINY = Path(__file__).resolve().parents[2] / "training/configs/illume-tiny.toml"
@@ -48,7 +48,7 @@ def small() -> Iterator[None]:
     """Everything small: the model, the pool of latents, the pictures that colour the codes, the tokenizer's text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe.IllumeConfig, "tiny", staticmethod(lambda: SMALL))
-        patch.setattr(recipe, "LATENT_POOL", 64)
+        patch.setattr(latent_pool, "PICTURES", 64)
         patch.setattr(recipe, "train_tokenizer", partial(recipe.train_tokenizer, num_scenes=300))
         original = recipe.vision_batch
         patch.setattr(recipe, "vision_batch", lambda seed, split, count: original(seed, split, min(count, 16)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from illume_training.lessons import Encode
@@ -55,16 +53,3 @@ def contents_of_codes(
             where = (found[known], classes[known, column])
             table.index_put_(where, torch.ones(int(known.sum())), accumulate=True)
     return CodeContents(cells, counts[0][:, 1:], counts[1], counts[2])  # class 0 of the shapes is 'none'
-
-
-def save_contents(contents: CodeContents, path: Path) -> None:
-    """Writes the counts as safetensors."""
-    temporary = path.with_suffix(".tmp")
-    tensors = {name: getattr(contents, name).contiguous() for name in ("cells", *_NAMES)}
-    save_file(tensors, temporary)
-    temporary.replace(path)
-
-
-def load_contents(path: Path) -> CodeContents:
-    """Reads what save_contents wrote."""
-    return CodeContents(**load_file(path))

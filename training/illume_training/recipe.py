@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,19 +17,20 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume.save import checkpoint_from_model
 from illume_export.models import Illume, IllumeConfig
 from illume_runtime.errors import UsageError
+from illume_training import latent_pool
 from illume_training.alignment import LanguageTrainer
 from illume_training.autoencoder import crop_batch, measure_latents, vae_loss
-from illume_training.code_contents import CodeContents, contents_of_codes, load_contents, save_contents
+from illume_training.code_contents import CodeContents, contents_of_codes
 from illume_training.config import PHASES, TrainingConfig
 from illume_training.corpus_lessons import DialogueCorpus, dialogue_corpus
 from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
+from illume_training.kept import kept_tensors
 from illume_training.lessons import Encode, Lessons, frozen_encoder, make_lessons
 from illume_training.loop import Phase, run_phase
 from illume_training.precision import has_bfloat16, products_in
@@ -37,8 +38,6 @@ from illume_training.quantizer import QuantizerTrainer, color_of_codes
 from illume_training.start import WORDS, start_language_model
 from illume_training.tokenizer import train_tokenizer
 from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, vision_batch
-
-LATENT_POOL = 16384  # pictures that the denoiser learns from
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
@@ -198,7 +197,14 @@ class Recipe:
             self._paint_codes()
             self._replace("vae", model.vae)  # last: what lies there says that all of this is done
 
-        latents, codes = self._latent_pool()
+        pool = kept_tensors(
+            self.config.run / "latents.safetensors",
+            [*self._code_weights(), *model.vae.state_dict().values()],
+            lambda: latent_pool.encoded_pictures(
+                model, f"{self.config.seed}-denoiser", self._product_dtype(), latent_pool.PICTURES
+            ),
+        )
+        latents, codes = pool["latents"], pool["codes"]
         denoiser = torch.compile(model.denoiser) if self.config.compile else model.denoiser
         size = self.config.phases["denoiser"].schedule.batch_size
 
@@ -212,26 +218,6 @@ class Recipe:
             return flow_loss(denoiser, data[0], code_map, drop=0.1, seed=self.config.seed * 1_000_003 + step)
 
         self._phase("denoiser", model.denoiser, batch, loss)
-
-    @torch.no_grad()
-    def _latent_pool(self) -> tuple[Tensor, Tensor]:
-        """Latents float16 and codes int16 of LATENT_POOL pictures, encoded once: encoding costs as much as a step."""
-        path = self.config.run / "latents.safetensors"
-        if not path.exists():
-            parts = []
-            for part in tqdm(range(LATENT_POOL // 64), desc="latents", mininterval=5.0):
-                pictures, _, _ = vision_batch(f"{self.config.seed}-denoiser-{part}", "train", 64)
-                pixels = pixels_from_pictures(pictures).to(self.device)
-                codes = self.model.image_tokenizer.encode(self.model.vision_encoder(pixels))
-                with self._precision():
-                    latents = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last))
-                parts.append((latents.half().cpu().contiguous(), codes.short().cpu()))
-            temporary = path.with_suffix(".tmp")
-            latents, codes = (torch.cat(part).contiguous() for part in zip(*parts, strict=True))
-            save_file({"latents": latents, "codes": codes}, temporary)
-            temporary.replace(path)
-        pool = load_file(path)
-        return pool["latents"], pool["codes"]
 
     def _train_stage1(self) -> None:
         if self.start is None:
@@ -286,13 +272,20 @@ class Recipe:
         return frozen_encoder(self.model.vision_encoder, self.model.image_tokenizer.encode, self.device)
 
     def _contents(self) -> CodeContents:
-        """What the codes show; counted once."""
-        path = self.config.run / "contents.safetensors"
-        if not path.exists():
-            num_codes = self.model.image_tokenizer.codebook.shape[0]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_contents(contents_of_codes(self._encode(), num_codes, f"{self.config.seed}-contents"), path)
-        return load_contents(path)
+        """What the codes show."""
+        num_codes = self.model.image_tokenizer.codebook.shape[0]
+        counts = kept_tensors(
+            self.config.run / "contents.safetensors",
+            self._code_weights(),
+            lambda: asdict(contents_of_codes(self._encode(), num_codes, f"{self.config.seed}-contents")),
+        )
+        return CodeContents(**counts)
+
+    def _code_weights(self) -> list[Tensor]:
+        """The weights that say which code a cell gets."""
+        tokenizer = self.model.image_tokenizer
+        project = tokenizer.project.state_dict().values()
+        return [*self.model.vision_encoder.state_dict().values(), *project, tokenizer.codebook]
 
     @torch.no_grad()
     def _paint_codes(self) -> None:
