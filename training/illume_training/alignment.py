@@ -19,10 +19,11 @@ AHEAD_WEIGHT = 0.4  # of what the next object is, at each cell before it
 class LanguageTrainer(nn.Module):
     """Language model and adapter: the two that the three stages train.
 
-    `depicting` [codes] bool: codes that stand for an object.
+    `depicting` [codes] bool: codes that stand for an object. `compiled`: the language model by torch.compile, for any
+    length of lessons.
     """
 
-    def __init__(self, model: Illume, depicting: Tensor | None = None) -> None:
+    def __init__(self, model: Illume, depicting: Tensor | None = None, *, compiled: bool = False) -> None:
         super().__init__()
         if depicting is None:
             depicting = torch.zeros(model.image_tokenizer.codebook.shape[0], dtype=torch.bool)
@@ -33,6 +34,8 @@ class LanguageTrainer(nn.Module):
         self.config = model.config
         self.adapter = model.adapter
         self.language_model = model.language_model
+        forward = model.language_model.forward
+        self._hidden_states = torch.compile(forward, dynamic=True) if compiled else forward
 
     def loss(self, lessons: Lessons) -> tuple[Tensor, dict[str, float]]:
         """Negative log likelihood per lesson, tenths; each token only against its own vocabulary segment.
@@ -102,7 +105,7 @@ class LanguageTrainer(nn.Module):
         embeds = self.language_model.embed(ids)
         continuous = where >= 0
         embeds = torch.where(continuous[..., None], cells[where.clamp_min(0)].to(embeds.dtype), embeds)
-        return self.language_model(embeds), ids, kinds
+        return self._hidden_states(embeds), ids, kinds
 
 
 def next_marked(marks: Tensor) -> Tensor:

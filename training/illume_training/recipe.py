@@ -236,7 +236,8 @@ class Recipe:
         self._stage("stage3")
 
     def _stage(self, name: str) -> None:
-        trainer = LanguageTrainer(self.model, self._contents().depicting).requires_grad_(True)
+        depicting = self._contents().depicting
+        trainer = LanguageTrainer(self.model, depicting, compiled=self.config.compile).requires_grad_(True)
         self.model.vision_encoder.requires_grad_(False)
         writer = Writer(self.model.config, self.tokenizer())
         encode = self._encode()
