@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 Data = bytes | mmap.mmap
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are in no ONNX message
@@ -46,16 +46,21 @@ def varint(data: Data, at: int, end: int) -> tuple[int, int]:
     raise IndexError(f"a number is cut off at byte {at}")
 
 
+def without(data: Data, start: int, end: int, numbers: Collection[int]) -> bytes:
+    """The message at [start, end) without the fields of these numbers."""
+    parts, at = [], start
+    for number, _, _, stop in fields(data, start, end):
+        if number not in numbers:
+            parts.append(data[at:stop])
+        at = stop
+    return b"".join(parts)
+
+
 def field(number: int, value: int | bytes) -> bytes:
     """A field: a number, not negative, as a varint, bytes with their length before them."""
     if isinstance(value, int):
-        return _written(number << 3) + _written(value)
-    return header(number, len(value)) + value
-
-
-def header(number: int, length: int) -> bytes:
-    """What stands before `length` bytes that are a field."""
-    return _written(number << 3 | DELIMITED) + _written(length)
+        return _written(number << 3 | VARINT) + _written(value)
+    return _written(number << 3 | DELIMITED) + _written(len(value)) + value
 
 
 def _written(value: int) -> bytes:
