@@ -1,4 +1,4 @@
-"""The quantized decoder as the CPU runs it: one node for the attention of a layer, the quantized products as they are."""
+"""The quantized decoder as the CPU runs it: one node for the attention of a layer, its products as they are."""
 
 from collections import Counter
 
