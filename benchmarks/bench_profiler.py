@@ -17,7 +17,7 @@ from illume_runtime.profile.measure import measure, request_of
 from illume_runtime.profile.report import report_from_spans
 from illume_runtime.trace import Tracer
 
-ROUNDS = 31
+ROUNDS = 61
 REPEATS = 11
 SPANS = 10_000
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from illume_runtime.cpu_decoder import cpu_decoder
 from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
 from illume_runtime.manifest import StageSpec, TensorSpec
 from illume_runtime.memory import available_memory_bytes
@@ -32,6 +33,7 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
 UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
 CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4
 ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
@@ -45,11 +47,16 @@ class OrtSession:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
-        if provider == CPU and not _fits(spec):
-            options.add_session_config_entry(*UNPACKED)
+        rewritten = None
+        if provider == CPU:
+            if not _fits(spec):
+                options.add_session_config_entry(*UNPACKED)
+            if spec.name == "decoder":
+                rewritten = cpu_decoder(path)
+                options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(path.parent))
         try:
             self._session = ort.InferenceSession(
-                path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+                rewritten or path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
             )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error

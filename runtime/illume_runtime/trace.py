@@ -10,17 +10,21 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import AbstractContextManager, nullcontext
+from threading import get_ident
 from time import perf_counter_ns
 from types import TracebackType
 from typing import NamedTuple
 
 Argument = str | int | float | bool
+Ended = tuple["Work", int, int, int]  # work, start, end, thread
 
 
 class Span(NamedTuple):
-    """One finished piece of work. Times are perf_counter_ns; `self_ns` leaves out the spans inside it on its thread."""
+    """One finished piece of work. Times are perf_counter_ns; `self_ns` leaves out the spans inside it on its thread.
+
+    `depth` counts the finished spans of its thread that it is inside of.
+    """
 
     name: str
     category: str
@@ -49,34 +53,22 @@ class Work(NamedTuple):
     args: dict[str, Argument]
 
 
-class _Thread(threading.local):
-    """How many spans are open on this thread, and which one it is."""
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.ident = threading.get_ident()
-
-
 class _OpenSpan:
-    """A span that has not ended yet: one per `with`."""
+    """A span that has not ended yet: one per `with`. It does little: between two steps its code is in no cache."""
 
-    __slots__ = ("_start_ns", "_tracer", "_work")
+    __slots__ = ("_ended", "_start_ns", "_work")
 
-    def __init__(self, tracer: Tracer, work: Work) -> None:
-        self._tracer = tracer
+    def __init__(self, ended: list[Ended], work: Work) -> None:
+        self._ended = ended
         self._work = work
 
     def __enter__(self) -> None:
-        self._tracer._thread.depth += 1
         self._start_ns = perf_counter_ns()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        end_ns = perf_counter_ns()
-        thread = self._tracer._thread
-        depth = thread.depth = thread.depth - 1
-        self._tracer._ended.append((self._work, self._start_ns, end_ns, depth, thread.ident))
+        self._ended.append((self._work, self._start_ns, perf_counter_ns(), get_ident()))
 
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
@@ -85,26 +77,32 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class Tracer:
     """Collects spans from any thread. A disabled tracer answers every `span` with one shared, empty context."""
 
-    __slots__ = ("_ended", "_thread", "enabled")
+    __slots__ = ("_ended", "enabled")
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._ended: list[tuple[Work, int, int, int, int]] = []  # work, start, end, depth, thread
-        self._thread = _Thread()
+        self._ended: list[Ended] = []
 
     @property
     def spans(self) -> list[Span]:
         """Finished spans, in the order in which they ended: a new list, made when it is asked for and not before."""
-        inside_ns: dict[
-            tuple[int, int], int
-        ] = {}  # (thread, depth) -> time of the spans there since the last one above
-        spans: list[Span] = []
-        for work, start_ns, end_ns, depth, thread in self._ended:
-            self_ns = end_ns - start_ns - inside_ns.pop((thread, depth + 1), 0)
-            inside_ns[thread, depth] = inside_ns.get((thread, depth), 0) + end_ns - start_ns
-            name, category, num_bytes, flops, args = work
-            spans.append(Span(name, category, start_ns, end_ns, self_ns, depth, thread, num_bytes, flops, args))
-        return spans
+        inside: dict[int, list[int]] = {}  # thread -> places of the spans that are inside of none so far
+        parents = [-1] * len(self._ended)
+        self_ns = [end_ns - start_ns for _, start_ns, end_ns, _ in self._ended]
+        for place, (_, start_ns, _, thread) in enumerate(self._ended):
+            outermost = inside.setdefault(thread, [])
+            while outermost and self._ended[outermost[-1]][1] >= start_ns:
+                parents[outermost[-1]] = place
+                _, child_start_ns, child_end_ns, _ = self._ended[outermost.pop()]
+                self_ns[place] -= child_end_ns - child_start_ns
+            outermost.append(place)
+        depths = [0] * len(parents)
+        for place in reversed(range(len(parents))):  # what a span is inside of ends after it
+            depths[place] = depths[parents[place]] + 1 if parents[place] >= 0 else 0
+        return [
+            Span(w.name, w.category, start_ns, end_ns, own_ns, depth, thread, w.num_bytes, w.flops, w.args)
+            for (w, start_ns, end_ns, thread), own_ns, depth in zip(self._ended, self_ns, depths, strict=True)
+        ]
 
     def span(
         self, name: str, category: str = "stage", *, num_bytes: int = 0, flops: int = 0, **args: Argument
@@ -115,11 +113,11 @@ class Tracer:
         """
         if not self.enabled:
             return _NOTHING
-        return _OpenSpan(self, Work(name, category, num_bytes, flops, args))
+        return _OpenSpan(self._ended, Work(name, category, num_bytes, flops, args))
 
     def span_of(self, work: Work) -> AbstractContextManager[None]:
         """`span` for work that is described already."""
-        return _OpenSpan(self, work) if self.enabled else _NOTHING
+        return _OpenSpan(self._ended, work) if self.enabled else _NOTHING
 
     def clear(self) -> None:
         """Forget the finished spans (between warm-up and measurement)."""
