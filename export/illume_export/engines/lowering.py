@@ -22,6 +22,7 @@ LIMITS: dict[int, tuple[Any, float, float]] = {  # numpy's type, the largest and
     TensorProto.BFLOAT16: (ml_dtypes.bfloat16, 255 * 2.0**120, 2.0**-133),
 }
 ISLANDS = ("Sin", "Cos")  # of time steps up to 1,000: an angle in float16 would be off by half a radian
+FLOAT32_INPUTS = {"Resize": (1, 2)}  # by the operator's definition, whatever the type of the rest
 TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "INT8", "INT4", "INT32", "INT64", "BOOL")  # of constants, that are built
 
 
@@ -55,8 +56,10 @@ def to_half(model: onnx.ModelProto, precision: str) -> None:
     graph = model.graph
     del graph.value_info[:]
     island = _island(graph)
-    inside = {name for i in island for name in graph.node[i].input}
-    outside = {name for i, node in enumerate(graph.node) if i not in island for name in node.input}
+    inside, outside = set[str](), set[str]()
+    for i, node in enumerate(graph.node):
+        for k, name in enumerate(node.input):
+            (inside if i in island or _stays(node, k) else outside).add(name)
     renamed, before = _cast_borders(graph, inside, half)
     constants = []
     for tensor in graph.initializer:
@@ -76,7 +79,7 @@ def to_half(model: onnx.ModelProto, precision: str) -> None:
         if i not in island:
             _retype(node, half)
             for k, name in enumerate(node.input):
-                node.input[k] = renamed.get(name, name)
+                node.input[k] = name if _stays(node, k) else renamed.get(name, name)
             continue
         for name in node.output:
             if name in outside:  # a cast changes no whole numbers: only Sin, Cos and their arithmetic are in an island
@@ -123,6 +126,11 @@ def _island(graph: onnx.GraphProto) -> set[int]:
             found.add(i)
             waiting += [maker[name] for name in graph.node[i].input if name in maker]
     return found
+
+
+def _stays(node: onnx.NodeProto, k: int) -> bool:
+    """Whether the input number k is float32 by definition."""
+    return k in FLOAT32_INPUTS.get(node.op_type, ())
 
 
 def _retype(node: onnx.NodeProto, half: int) -> None:

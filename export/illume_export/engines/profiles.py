@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from illume_runtime.bundle import Bundle
+from illume_runtime.detokenizing import PICTURES_AT_ONCE
 from illume_runtime.errors import ExportError, UsageError
 from illume_runtime.manifest import StageSpec
 from illume_runtime.programs import Resolution
@@ -16,6 +17,8 @@ Range = tuple[int, int, int]
 DECODE_TOKENS = 4  # at most: a sampled token with the forced ones before it
 USUAL_PREFILL = 64
 DEFAULT_BATCH = 4
+GUIDED = ("decoder", "denoiser")  # whose rows guidance doubles
+PIXELS = ("vae_decoder", "vq_decoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ def profiles_from_stage(bundle: Bundle, stage: StageSpec, wanted: Wanted) -> lis
 
     Raises ExportError for a dimension that is unknown, UsageError for a resolution that is.
     """
-    ranges = _ranges(bundle, wanted)
+    ranges = _ranges(bundle, stage.name, wanted)
     if stage.name != "decoder":
         return [_profile(stage, ranges)]
     longest = bundle.model.max_context
@@ -48,12 +51,14 @@ def _resolutions(bundle: Bundle, wanted: Wanted) -> list[Resolution]:
     return [known[name] for name in wanted.resolutions or known]
 
 
-def _ranges(bundle: Bundle, wanted: Wanted) -> dict[str, Range]:
+def _ranges(bundle: Bundle, stage: str, wanted: Wanted) -> dict[str, Range]:
     grids = [resolution.grids for resolution in _resolutions(bundle, wanted)]
     steps = bundle.scheduler
     slots = bundle.model.max_context
-    rows = 2 * wanted.batch  # guidance doubles a batch
-    found = {"B": (1, 2, rows), "S": (slots, slots, slots), "K": (1, steps.default_steps, steps.max_steps)}
+    rows = (1, 2, 2 * wanted.batch) if stage in GUIDED else (1, 1, wanted.batch)
+    if stage in PIXELS:
+        rows = (1, 1, min(wanted.batch, PICTURES_AT_ONCE))
+    found = {"B": rows, "S": (slots, slots, slots), "K": (1, steps.default_steps, steps.max_steps)}
     for name, sizes in (
         ("M", [prod(grid[0]) for grid in grids]),
         ("Y", [grid[-1][0] for grid in grids]),
