@@ -16,11 +16,15 @@ BUILD = "illume build BUNDLE --target"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer of the engine; `dtype` is the data type of its first input, empty where it has none."""
+    """A layer of the engine; `dtype` is the data type of its first input, `weights` that of its constants.
+
+    Both are as TensorRT says them ("Half", "Int8"), and empty where there is none.
+    """
 
     name: str
     type: str
     dtype: str
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgre
             key=planned.key,
             onnx_sha256=planned.onnx_sha256,
             engine_sha256=sha256_of(made),
-            layers=tuple(Layer(name, kind, dtype or "") for name, kind, dtype in last["layers"]),
+            layers=tuple(Layer(*layer) for layer in last["layers"]),
             precision=planned.precision,
             profiles=tuple(
                 {name: tuple(map(tuple, shapes)) for name, shapes in profile.items()} for profile in planned.profiles

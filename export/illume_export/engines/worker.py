@@ -24,7 +24,9 @@ from illume_export.engines.lowering import check_types, to_half, with_slots
 from illume_runtime.errors import ExportError
 from illume_runtime.files import atomic_write
 
-LAYER = re.compile(r"Name: ([^,]+), LayerType: (\w+), Inputs: \[(?:.*?Datatype: (\w+))?")
+LAYER = re.compile(r"Name: ([^,]+), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[")
+DTYPE = re.compile(r"Datatype: (\w+)")
+INTEGERS = ("Int4", "Int8")
 ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 FUSED = "_mha_"  # in the name of a kernel that is a whole attention
@@ -106,15 +108,30 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         with atomic_write(cache) as temporary:
             temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
     text = "\n".join(message for _, message in messages)
-    layers = [match.groups() for line in text.splitlines() if (match := LAYER.search(line))]
+    layers = layers_from_log(text)
     return {
         "layers": layers,
         "attentions": attentions,
-        "fused": sum(FUSED in name for name, _, _ in layers),
+        "fused": sum(FUSED in name for name, *_ in layers),
         "caches": updates,
         "activation_bytes": [int(count) for count in ACTIVATIONS.findall(text)],
         "weight_bytes": max(map(int, WEIGHTS.findall(text)), default=0),
     }
+
+
+def layers_from_log(text: str) -> list[list[str]]:
+    """Name, type, type of the first input, type of the weights; those two are empty where there is none.
+
+    What the builder says while it builds is all that can be had of an engine without a GPU.
+    """
+    found = []
+    for line in text.splitlines():
+        if match := LAYER.search(line):
+            name, kind, inputs, constants = match.groups()
+            weights = DTYPE.findall(constants)
+            integers = [dtype for dtype in weights if dtype in INTEGERS]
+            found.append([name, kind, (DTYPE.findall(inputs) or [""])[0], (integers or weights or [""])[0]])
+    return found
 
 
 def write_graph(source: Path, target: Path, slots: int, precision: str) -> tuple[int, int]:
