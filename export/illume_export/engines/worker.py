@@ -37,6 +37,8 @@ PR_SET_PDEATHSIG = 1
 
 def build(job: dict[str, Any]) -> dict[str, Any]:
     """The last line to print; the engine is at job["engine"] unless that is an error."""
+    graph = Path(job["engine"]).with_name("graph.onnx")
+    attentions, caches = write_graph(Path(job["onnx"]), graph, job["slots"], job["precision"])
     trt = importlib.import_module(job["module"])
     messages: list[tuple[int, str]] = []
 
@@ -67,8 +69,6 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
             self.progress.finish(phase)
 
     log, monitor = Log(), Monitor()
-    graph = Path(job["engine"]).with_name("graph.onnx")
-    attentions, caches = write_graph(Path(job["onnx"]), graph, job["slots"], job["precision"])
     builder = trt.Builder(log)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
