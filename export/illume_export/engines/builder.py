@@ -69,8 +69,8 @@ class PlannedEngine:
 
 def builder_version(target: str) -> str:
     """The version of the builder. Raises UnavailableError: what is missing, or too old, and what to install."""
-    module = _imported(MODULES[target], target)
     _imported("onnx", target)
+    module = _imported(MODULES[target], target)
     version = str(module.__version__)
     oldest = OLDEST[target]
     if tuple(int(part) for part in version.split(".")[:2]) < oldest:
@@ -170,8 +170,9 @@ def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgre
 def _imported(module: str, target: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise UnavailableError(f"target {target}: the package {module} is not installed; {_remedy(target)}") from None
+    except ModuleNotFoundError as error:
+        name = (error.name or module).partition(".")[0]
+        raise UnavailableError(f"target {target}: the package {name} is not installed; {_remedy(target)}") from None
     except (ImportError, OSError) as error:
         raise UnavailableError(f"target {target}: {module} cannot be loaded: {error}; {_remedy(target)}") from error
 
