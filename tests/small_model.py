@@ -35,7 +35,7 @@ def small_config(**language: object) -> IllumeConfig:
         grid_size=3,
         level0_segment=(520, 556),
         vision_encoder=VisionEncoderConfig(
-            stem_channels=(8, 12), hidden_size=24, num_layers=1, num_heads=3, mlp_size=28
+            stem_channels=(8, 12), hidden_size=24, num_layers=1, num_heads=2, mlp_size=28
         ),
         language_model=LanguageModelConfig(**{**vocabulary, **sizes, **language}),  # type: ignore[arg-type]
         image_tokenizer=ImageTokenizerConfig(codebook_size=36, code_dim=10, decoder_layers=1),

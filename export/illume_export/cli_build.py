@@ -5,25 +5,50 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from illume_export.engines.builder import CAPABILITIES, MODULES, build_engine, engine_plan
+from illume_export.engines.builder import (
+    CAPABILITIES,
+    MODULES,
+    OnProgress,
+    Options,
+    PlannedEngine,
+    build_engine,
+    engine_plan,
+)
+from illume_export.engines.profiles import DEFAULT_BATCH, Wanted
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, count_up_to, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import megabytes, table
-from illume_runtime.errors import ExportError, UsageError
+from illume_runtime.engine_record import EngineRecord
+from illume_runtime.errors import EngineError, ExportError, IllumeError, MemoryLimitError, UsageError
+from illume_runtime.limits import MAX_DRAW_BATCH
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("bundle", metavar="BUNDLE", help="folder that `illume export` or `illume calibrate` made")
-    parser.add_argument("--target", choices=tuple(MODULES), required=True, help="what builds and runs the engines")
+    parser.add_argument(
+        "--target",
+        choices=tuple(MODULES),
+        required=True,
+        help="what builds and runs the engines; each needs its package, pip install 'illume-rt[TARGET]'",
+    )
     parser.add_argument(
         "--compute-capability", metavar="A,B", help="tensorrt-rtx: GPUs to build for, as 8.6,8.9; needs no GPU here"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the engines (BUNDLE-engines/TARGET beside it)")
     parser.add_argument("--stages", metavar="A,B", help="build only these")
+    parser.add_argument(
+        "--batch",
+        type=count_up_to(MAX_DRAW_BATCH),
+        default=DEFAULT_BATCH,
+        metavar="N",
+        help=f"pictures at once at most: device memory grows with it ({DEFAULT_BATCH})",
+    )
+    parser.add_argument("--resolutions", metavar="A,B", help="pictures of these sizes only, as 256x256,512x512 (all)")
     parser.add_argument(
         "--memory-limit", type=count_up_to(1 << 20), metavar="MB", help="device memory that a layer may work in"
     )
@@ -39,40 +64,90 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output) if args.output else folder.with_name(f"{folder.name}-engines") / args.target
     if output.resolve().is_relative_to(folder):
         raise UsageError(f"--output {output} is inside the bundle, whose files are all listed; choose another folder")
-    stages = [name.strip() for name in args.stages.split(",")] if args.stages else []
-    workspace = (args.memory_limit or 0) << 20
-    plan = engine_plan(bundle, output, args.target, _gpu(args), stages, workspace)
+    wanted = Wanted(args.batch, tuple(_names(args.resolutions)))
+    options = Options(args.target, _gpu(args), wanted, (args.memory_limit or 0) << 20)
+    plan = engine_plan(bundle, output, options, _names(args.stages))
     if args.plan:
-        rows = [[p.stage, "keep" if p.cached else "build", megabytes(p.weight_bytes), str(p.path)] for p in plan]
-        data = [{"stage": p.stage, "cached": p.cached, "engine": str(p.path), "profiles": p.profiles} for p in plan]
-        print_result(args, {"engines": data}, table(["stage", "action", "weights", "engine"], rows, left=2))
+        print_result(args, {"engines": [_planned(engine) for engine in plan]}, _plan_text(plan))
         return 0
-    start, failed = monotonic(), []
-    with ProgressBar() as bar:
-        for planned in plan:
-            if planned.cached:
-                continue
-            try:
-                record = build_engine(planned, args.target, workspace, bar.update)
-            except ExportError as error:
-                failed.append(str(error))
-                continue
-            size = megabytes(planned.path.stat().st_size)
-            note(args, f"{planned.stage:<16} {size:>8}  {len(record.layers)} layers")
+    start = monotonic()
+    failed = _build(args, plan, options)
     if failed:
-        raise ExportError(f"{len(failed)} of {len(plan)} engines failed, the others are kept: {'; '.join(failed)}")
+        kind = type(failed[0])
+        raise kind(f"{len(failed)} of {len(plan)} engines failed, the others are kept: {'; '.join(map(str, failed))}")
     seconds = round(monotonic() - start, 1)
     data = [{"stage": p.stage, "cached": p.cached, "engine": str(p.path)} for p in plan]
-    print_result(
-        args, {"engines": data, "seconds": seconds}, f"{output}: {len(plan)} engines for {_gpu(args)}, {seconds} s"
-    )
+    text = f"{output}: {len(plan)} engines for {options.gpu}, {seconds} s"
+    print_result(args, {"engines": data, "seconds": seconds}, text)
     return 0
+
+
+def _build(args: argparse.Namespace, plan: list[PlannedEngine], options: Options) -> list[IllumeError]:
+    """Build what is not there; what went wrong, stage by stage."""
+    failed: list[IllumeError] = []
+    todo = [planned for planned in plan if not planned.cached]
+    with ProgressBar() as bar:
+        for i, planned in enumerate(todo):
+            label = f"{planned.stage} {i + 1}/{len(todo)}"
+            try:
+                record = build_engine(planned, options, _shown(bar, label))
+            except (ExportError, EngineError, MemoryLimitError) as error:
+                failed.append(error)
+                continue
+            note(args, _line(record, planned.path.stat().st_size))
+    return failed
+
+
+def _shown(bar: ProgressBar, label: str) -> OnProgress:
+    """What shows the percent of one engine, and the time that it still takes."""
+    return lambda stage, done, total: bar.update(label, done, total)
+
+
+def _line(record: EngineRecord, num_bytes: int) -> str:
+    parts = [f"{record.stage:<16} {megabytes(num_bytes):>9}  {len(record.layers)} layers"]
+    if record.activation_bytes:
+        parts.append(f"works in {megabytes(max(record.activation_bytes))}")
+    expected = record.attentions * max(len(record.profiles), 1)
+    if record.fused < expected:
+        parts.append(f"{expected - record.fused} of {expected} attentions not fused")
+    return ", ".join(parts)
+
+
+def _planned(engine: PlannedEngine) -> dict[str, Any]:
+    return {
+        "stage": engine.stage,
+        "cached": engine.cached,
+        "engine": str(engine.path),
+        "precision": engine.precision,
+        "weight_bytes": engine.weight_bytes,
+        "host_bytes": engine.host_bytes,
+        "profiles": engine.profiles,
+    }
+
+
+def _plan_text(plan: list[PlannedEngine]) -> str:
+    rows = [
+        [
+            p.stage,
+            "keep" if p.cached else "build",
+            p.precision,
+            megabytes(p.weight_bytes),
+            megabytes(p.host_bytes),
+            str(p.path),
+        ]
+        for p in plan
+    ]
+    return table(["stage", "action", "precision", "weights", "memory to build", "engine"], rows, left=3)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
 
 
 def _gpu(args: argparse.Namespace) -> str:
     """Compute capabilities, sorted, joined by commas; for TensorRT that of the GPU here."""
     if args.target == "tensorrt-rtx":
-        names = [name.strip() for name in (args.compute_capability or ",".join(CAPABILITIES[1:])).split(",")]
+        names = _names(args.compute_capability) or list(CAPABILITIES[1:])
         unknown = [name for name in names if name not in CAPABILITIES]
         if unknown:
             known = ", ".join(CAPABILITIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,25 @@ BUILD = "illume build BUNDLE --target"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer of the engine; `dtype` is the data type of its first input, empty where it has none."""
+    """A layer of the engine; `dtype` is the data type of its first input, `weights` that of its constants.
+
+    Both are as TensorRT says them ("Half", "Int8"), and empty where there is none.
+    """
 
     name: str
     type: str
     dtype: str
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """Beside each engine: `key` is the hash of the graph, the builder, the GPU and the options."""
+    """Beside each engine: `key` is the hash of the graph, the builder, the GPU and the options.
+
+    `precision` is that of the engine's float parts and of its cache. Per profile, which gives each dynamic input its
+    smallest, usual and largest shape, `activation_bytes` is what a context takes on the device. Of `attentions` in the
+    graph, `fused` kernels were made, over all profiles; `caches` of its inputs are updated in place.
+    """
 
     stage: str
     target: str
@@ -34,6 +44,13 @@ class EngineRecord:
     onnx_sha256: str
     engine_sha256: str
     layers: tuple[Layer, ...]
+    precision: str = "float16"
+    profiles: tuple[Mapping[str, tuple[tuple[int, ...], ...]], ...] = ()
+    activation_bytes: tuple[int, ...] = ()
+    weight_bytes: int = 0
+    attentions: int = 0
+    fused: int = 0
+    caches: int = 0
 
 
 def record_path(engine: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,17 +21,23 @@ from illume_runtime.protobuf import field
 
 BUFFER_BYTES = 256 * 2**20
 MATMUL_SIZE = 1024
+POWER_STATUS = "/var/lib/nvpmodel/status"  # a Jetson writes its mode's number here, as pmode:0002
+POWER_MODES = "/etc/nvpmodel.conf"  # and names the modes here, as < POWER_MODEL ID=2 NAME=15W >
 NUM_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The facts that stand beside every measurement. `memory_bytes` is 0 where the system does not tell."""
+    """The facts that stand beside every measurement. `memory_bytes` is 0 where the system does not tell.
+
+    `power_mode` is that of a Jetson, as in "15W (0)", and empty elsewhere.
+    """
 
     system: str
     cpu: str
     cores: int
     memory_bytes: int
+    power_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class MachineLimits:
 
 def this_machine() -> Machine:
     """Cores are those this process may use, memory is what its control group allows."""
-    return Machine(f"{platform.system()} {platform.machine()}", _cpu_name(), usable_cores(), _memory_bytes())
+    system = f"{platform.system()} {platform.machine()}"
+    return Machine(system, _cpu_name(), usable_cores(), _memory_bytes(), _power_mode())
 
 
 def usable_cores() -> int:
@@ -124,6 +132,15 @@ def _cpu_name() -> str:
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _power_mode() -> str:
+    number = re.search(r"pmode:(\d+)", _text_of(POWER_STATUS))
+    if number is None:
+        return ""
+    mode = int(number[1])
+    name = re.search(rf"^< *POWER_MODEL +ID={mode} +NAME=(\S+)", _text_of(POWER_MODES), re.MULTILINE)
+    return f"{name[1]} ({mode})" if name else str(mode)
 
 
 def _memory_bytes() -> int:

@@ -182,7 +182,8 @@ def test_doctor_answers_in_json(illume):
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert set(data) == {
-        "version", "python", "system", "cpu", "cores", "memory_bytes", "limits", "packages", "devices", "verbs",
+        "version", "python", "system", "cpu", "cores", "memory_bytes", "power_mode", "limits", "packages",
+        "devices", "verbs",
     }  # fmt: skip
     assert data["devices"]["cpu"] == {"usable": True, "reason": ""}
     assert data["limits"]["memory_gb_per_s"] > 0

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "cpu": machine.cpu,
         "cores": machine.cores,
         "memory_bytes": machine.memory_bytes,
+        "power_mode": machine.power_mode,
         "limits": {
             "threads": limits.threads,
             "memory_gb_per_s": round(limits.memory_bytes_per_s / 1e9, 2),
@@ -112,6 +113,7 @@ def _text(data: dict[str, Any]) -> str:
         ["system", data["system"]],
         ["processor", f"{data['cpu']}, {data['cores']} cores usable"],
         ["memory", f"{data['memory_bytes'] / 2**30:.1f} GiB" if data["memory_bytes"] else "not known here"],
+        *([["power mode", data["power_mode"]]] if data["power_mode"] else []),
         ["reads", f"{limits['memory_gb_per_s']:.1f} GB/s measured with {limits['threads']} threads"],
         ["computes", f"{limits['float32_gflop_per_s']:.1f} GFLOP/s in float32, measured in ONNX Runtime"],
     ]

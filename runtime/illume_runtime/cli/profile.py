@@ -74,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
         "peak_memory_bytes": peak_bytes,
         "requests": [asdict(report) for report in reports],
     }
+    power = f", power mode {machine.power_mode}" if machine.power_mode else ""
     heading = (
-        f"{pipeline.bundle.name} on {machine.cpu}, {limits.threads} threads: "
+        f"{pipeline.bundle.name} on {machine.cpu}{power}, {limits.threads} threads: "
         f"reads {limits.memory_bytes_per_s / 1e9:.1f} GB/s, "
         f"computes {limits.float32_flops_per_s / 1e9:.1f} GFLOP/s in float32 (measured)\n"
         f"load {load_ms:.0f} ms, peak memory {megabytes(peak_bytes)}"

@@ -60,7 +60,7 @@ def small_config(*, tied: bool = True) -> PlusConfig:
     )
     unet = UnetConfig(
         in_channels=4 + 16,
-        channels=(8, 16),
+        channels=(8, 24),
         layers_per_block=1,
         transformer_layers=(0, 2),
         num_heads=(1, 2),

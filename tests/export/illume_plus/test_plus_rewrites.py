@@ -132,7 +132,7 @@ def test_of_equal_codes_the_lowest_is_found(plus: IllumePlus) -> None:
 
 def test_a_cross_attention_over_zeros_is_a_constant(plus: IllumePlus) -> None:
     plain = next(m for m in unet_of(plus).modules() if isinstance(m, TransformerBlock))
-    x, zeros = torch.randn(2, 6, 16), torch.zeros(2, TEXT_TOKENS, 12)
+    x, zeros = torch.randn(2, 6, 24), torch.zeros(2, TEXT_TOKENS, 12)
     assert torch.equal(plain.attn2(x, zeros), plain.attn2.to_out[0].bias.expand_as(x))
     new = AttentionFree(plain)
     assert error(new(x, None), plain(x, zeros)) < 1e-6
