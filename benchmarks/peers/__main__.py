@@ -71,7 +71,15 @@ def measured(sides: Sequence[str], folder: Path, rounds: int, threads: int) -> d
 def side_result(name: str, export: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]], ours: Any) -> SideResult:
     """One side's result; `ours` is the first round of illume-rt."""
     text, picture = (tokens_of_rounds([one[task] for one in rounds], ours[task]["ids"]) for task in ("text", "picture"))
-    return SideResult(name, rounds[0]["versions"], round(export["seconds"], 1), export["peak_bytes"], text, picture)
+    return SideResult(
+        name,
+        rounds[0]["versions"],
+        round(export["seconds"], 1),
+        round(export["cpu_seconds"], 1),
+        export["peak_bytes"],
+        text,
+        picture,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> PeerResults:

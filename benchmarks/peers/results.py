@@ -48,6 +48,7 @@ class SideResult:
     name: str
     versions: Mapping[str, str]
     export_s: float
+    export_cpu_s: float
     export_peak_bytes: int
     text: Tokens
     picture: Tokens
@@ -140,10 +141,11 @@ def text_of_results(results: PeerResults) -> str:
                     ratios[1],
                     f"{one.num_equal} of {one.num_tokens}",
                     megabytes(one.peak_bytes),
-                    f"{side.export_s:.1f}",
+                    f"{side.export_s:.0f}",
+                    f"{side.export_cpu_s:.0f}",
                 ]
             )
-        header = [task, "ms a token", "ours", "CPU ms", "ours", "equal ids", "peak memory", "export s"]
+        header = [task, "ms a token", "ours", "CPU ms", "ours", "equal ids", "peak memory", "export s", "CPU s"]
         lines += ["", table(header, rows)]
     for task, goal in GOALS.items():
         speedups = results.speedups(task)
