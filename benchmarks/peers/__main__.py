@@ -22,7 +22,7 @@ from benchmarks.peers.environments import BUILD, OURS, SIDES, called, installed
 from benchmarks.peers.picture import schedule_of, whole_picture
 from benchmarks.peers.results import PeerResults, SideResult, text_of_results, tokens_of_rounds, write_results
 from benchmarks.peers.shapes import SHAPES, num_weights, write_checkpoint
-from benchmarks.peers.task import Task, write_task
+from benchmarks.peers.task import Task, task_from_file, write_task
 from benchmarks.results import commit
 from illume_runtime.bundle import Bundle
 from illume_runtime.machine import this_machine
@@ -59,11 +59,18 @@ def exported(side: str, checkpoint: Path, threads: int, *, again: bool) -> dict[
 
 
 def measured(sides: Sequence[str], folder: Path, rounds: int, threads: int) -> dict[str, list[Mapping[str, Any]]]:
-    """What the worker printed, by side and round; every round begins with another side."""
+    """What the worker printed, by side and round; every round begins with another side.
+
+    Each is kept in a file until the whole comparison is there: one that was stopped goes on.
+    """
+    (folder / "rounds").mkdir(exist_ok=True)
     found: dict[str, list[Mapping[str, Any]]] = {side: [] for side in sides}
     for number in range(rounds):
         for side in (*sides[number % len(sides) :], *sides[: number % len(sides)]):
-            found[side].append(called(side, "run", folder / side, folder / "task.json", threads))
+            record = folder / "rounds" / f"{number}-{side}.json"
+            if not record.is_file():
+                record.write_text(json.dumps(called(side, "run", folder / side, folder / "task.json", threads)))
+            found[side].append(json.loads(record.read_text()))
             print(f"round {number + 1} of {rounds}: {side}, {found[side][-1]['seconds']:.0f} s", flush=True)
     return found
 
@@ -109,8 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> PeerResults:
     exports = {side: exported(side, checkpoint, args.threads, again=args.export) for side in here}
     bundle = Bundle.open(folder / OURS, verify=False)
     task = task_of(bundle, args.tokens, args.rows or [rows for rows, _ in whole_picture(bundle).grids])
+    if not (folder / "task.json").is_file() or task_from_file(folder / "task.json") != task:
+        shutil.rmtree(folder / "rounds", ignore_errors=True)
     write_task(task, folder / "task.json")
     found = measured(here, folder, args.rounds, args.threads)
+    shutil.rmtree(folder / "rounds")
     results = PeerResults(
         machine=this_machine(),
         date=datetime.now(timezone.utc).date().isoformat(),
