@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.results import Comparison, PeakMemory, ProfilerCost, Results, write_results
+from benchmarks.results import Comparison, PeakMemory, ProfilerCost, Results, commit, write_results
 from benchmarks.table import text_of_results
 from illume_runtime.cli.main import main
 from illume_runtime.machine import measured_limits, this_machine, usable_cores
@@ -46,7 +45,7 @@ class Record:
             machine=this_machine(),
             limits=measured_limits(self.threads),
             date=datetime.now(timezone.utc).date().isoformat(),
-            commit=_commit(),
+            commit=commit(),
             model="illume-tiny" if self.checkpoint != BUILD / "checkpoint" else "illume-tiny with random weights",
             versions={
                 "python": platform.python_version(),
@@ -135,13 +134,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     path = write_results(results)
     terminalreporter.write_line(f"wrote {path.relative_to(ROOT)}; python -m benchmarks.table puts it into the README")
-
-
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
 
 
 def _random_checkpoint(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,3 +128,10 @@ def name_of_machine(machine: Machine) -> str:
     """A file's name: what the CPU calls itself, and the number of its cores."""
     cpu = re.sub(r"[^a-z0-9]+", "-", machine.cpu.lower()).strip("-")
     return f"{cpu}-{machine.cores}-cores"
+
+
+def commit() -> str:
+    """The commit of the working tree, `-dirty` where it differs; `unknown` outside a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    described = subprocess.run(command, cwd=FOLDER.parents[1], capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"

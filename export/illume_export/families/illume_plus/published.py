@@ -85,14 +85,14 @@ def random_checkpoint(config: PlusConfig) -> Checkpoint:
     language = model.mllm.language_model
     language.cos, language.sin = rope_tables(config.language_model)
     files = {
-        "tokenizer.json": _tokenizer(config).to_str().encode(),
+        "tokenizer.json": byte_tokenizer().to_str().encode(),
         "generation_config.json": (json.dumps(generation_from_json({}), indent=2) + "\n").encode(),
     }
     made = checkpoint_from_model(model.eval(), config.name, files, "float16")
     return dataclasses.replace(made, compared=False)
 
 
-def _tokenizer(config: PlusConfig) -> Tokenizer:
+def byte_tokenizer() -> Tokenizer:
     """One token per byte; the words of the published vocabulary are no part of this package."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}

@@ -1,0 +1,53 @@
+"""Where the sides' Pythons are, and a side as a process in one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "peers"
+REQUIREMENTS = Path(__file__).parent / "requirements"
+OURS = "illume"
+# The module of a side -> its environment; the runtime is measured in the one that runs the benchmark.
+SIDES = {
+    OURS: None,
+    "transformers_eager": "transformers",
+    "optimum_onnx": "optimum",
+    "onnxruntime_genai": "genai",
+    "llama_cpp_python": "llama-cpp",
+}
+ENVIRONMENTS = tuple(name for name in SIDES.values() if name is not None)
+
+
+def python_of(environment: str) -> Path:
+    """The interpreter of an environment."""
+    return BUILD / environment / "venv" / "bin" / "python"
+
+
+def installed() -> list[str]:
+    """The sides that can run here."""
+    return [side for side, name in SIDES.items() if name is None or python_of(name).is_file()]
+
+
+def called(side: str, verb: str, source: Path, target: Path, threads: int) -> dict[str, Any]:
+    """What `benchmarks.peers.worker` prints about a side. Raises RuntimeError with the end of its output."""
+    name = SIDES[side]
+    python = sys.executable if name is None else str(python_of(name))
+    command = [python, "-m", "benchmarks.peers.worker", verb, side, str(source), str(target), str(threads)]
+    paths = [ROOT, *(ROOT / folder for folder in ("kernels", "runtime", "export"))]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{side}: {verb} ended with {done.returncode}\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
