@@ -64,6 +64,16 @@ def test_the_adapter_writes_the_words_of_a_cell(started):
     assert words[full].amax(-1).mean() > 2.0 * words[~full].amax(-1).mean()
 
 
+def test_the_adapter_writes_cells_as_large_as_words(started):
+    model, _, features = started
+    with torch.no_grad():
+        cells = model.adapter(features) - model.adapter.position
+    words = model.language_model.model.embed_tokens.weight
+    torch.testing.assert_close(cells.norm(dim=-1).mean(), words.norm(dim=-1).mean(), rtol=0.1, atol=0.0)
+    large = model.adapter(3.0 * features) - model.adapter.position
+    assert large.norm(dim=-1).mean() < 1.1 * cells.norm(dim=-1).mean()  # however large the features are
+
+
 def test_a_position_names_its_region(started):
     model, _, _ = started
     first = 100 + len(SEEN)

@@ -81,6 +81,7 @@ def _start_adapter(model: Illume, probe: CellProbe, features: Tensor, word_ids: 
         up.weight[units], up.bias[units] = sign * project.weight, sign * project.bias
         down.weight[:, units] = sign * turn / norm
     down.bias.copy_(-(turn @ model.image_tokenizer.code_vectors().mean(0)))
+    model.adapter.norm.weight.fill_(table.norm(dim=-1).mean() / table.shape[1] ** 0.5)  # as large as a word
     if up.out_features < first + len(SEEN):
         raise ValueError(
             f"adapter: {up.out_features} hidden units, expected at least {first + len(SEEN)} to start with"

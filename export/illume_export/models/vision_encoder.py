@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_export.models.config import IllumeConfig
-from illume_export.models.layers import Block, Mlp
+from illume_export.models.layers import Block, Mlp, RmsNorm
 
 
 class VisionEncoder(nn.Module):
@@ -40,14 +40,18 @@ class VisionEncoder(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Features [B, 64, 192] -> embeddings [B, 64, D] in the language model's width."""
+    """Features [B, 64, 192] -> embeddings [B, 64, D] in the language model's width.
+
+    The norm keeps what a cell shows as large as where it is: without, the first outgrows the second in training.
+    """
 
     def __init__(self, config: IllumeConfig) -> None:
         super().__init__()
         width = config.language_model.hidden_size
         self.mlp = Mlp(config.vision_encoder.hidden_size, width, width)
+        self.norm = RmsNorm(width, config.language_model.rms_norm_eps)
         self.position = nn.Parameter(torch.zeros(1, config.num_patches, width))  # where a cell is, features may not say
 
     def forward(self, features: Tensor) -> Tensor:
-        y: Tensor = self.mlp(features) + self.position
+        y: Tensor = self.norm(self.mlp(features)) + self.position
         return y
