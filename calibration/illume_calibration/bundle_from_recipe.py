@@ -35,9 +35,7 @@ class Source:
 
 
 def check_float(bundle: Bundle) -> None:
-    """Raise UsageError if the bundle is quantized already, or its weights are stored in half precision."""
-    if bundle.manifest.precision in ("float16", "bfloat16"):
-        raise UsageError(f"{bundle.path} has weights in {bundle.manifest.precision}; calibration takes float32 ones")
+    """Raise UsageError if the bundle is quantized already."""
     if bundle.manifest.quantization is not None:
         raise UsageError(
             f"{bundle.path} is quantized already (recipe {bundle.manifest.quantization.recipe}); "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from illume_calibration.bundle_from_recipe import Source, bundle_from_recipe, check_float
 from illume_calibration.cli_gate import write_report
-from illume_calibration.mixed_precision import recipe_under_budget
+from illume_calibration.mixed_precision import recipe_under_budget, recipe_under_size
 from illume_calibration.observing import Observation, observe
 from illume_calibration.quality import Judgement, judge
 from illume_calibration.ranges import METHODS
@@ -19,6 +19,7 @@ from illume_calibration.recipe import Recipe, default_name, recipe_from_name, wi
 from illume_calibration.report import text_from_damages, text_from_quality
 from illume_calibration.requests import HELD_OUT, Request, data_sha256, requests_from_file
 from illume_calibration.sensitivity import Damage
+from illume_calibration.target_size import target_size
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.output import check_output, print_result
 from illume_runtime.cli.parser import add_json, count_up_to, example, number_from, seed
@@ -43,11 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="change the recipe; may be repeated"
     )
-    parser.add_argument(
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
         "--max-drop",
         type=number_from(0, 100),
         metavar="PERCENT",
         help="relieve layers, the most sensitive first, until at most so many percent of the tokens change",
+    )
+    budget.add_argument(
+        "--target-size",
+        type=target_size,
+        metavar="SIZE",
+        help="leave layers in float, the dearest first, as long as the bundle stays within 16MB, 0.3x of float, ...",
     )
     parser.add_argument("--no-gate", action="store_true", help="do not compare the result with the float bundle")
     parser.add_argument("--report", metavar="FILE.html", help="write the figures of all layers as a page")
@@ -73,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if output.exists():
         raise UsageError(f"{output} exists already; remove it, or choose another name")
     if args.report:
+        if args.no_gate:
+            raise UsageError("--report shows what the gate measures; leave --no-gate out")
         check_output(Path(args.report))
     calibrating, judging = _split(list(requests_from_file(data)), data, gate=not args.no_gate)
     work = output.with_name(f"{output.name}.calibration")
@@ -81,6 +91,10 @@ def run(args: argparse.Namespace) -> int:
         found = _observed(args, bundle, calibrating, work, gate.digest, bar)
         about = CalibrationData(data.name, gate.digest, found.num_requests, len(found.skipped), args.seed)
         source = Source(bundle, found.statistics, about)
+        if args.target_size is not None:
+            gate.recipe, gate.damages = recipe_under_size(
+                source, recipe, calibrating[:SENSITIVITY_REQUESTS], args.target_size, args.threads, bar.update
+            )
         if args.max_drop is not None:
             sample = [request for request in calibrating if request.task != "reconstruct"][:SENSITIVITY_REQUESTS]
             gate.recipe, gate.damages = recipe_under_budget(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from illume_calibration.quality import Judgement, judge
+from illume_calibration.ranking import svg_from_damages
 from illume_calibration.recipe import recipe_from_name
 from illume_calibration.report import html_from_quality, text_from_quality
 from illume_calibration.requests import data_sha256, requests_from_file
@@ -73,10 +74,15 @@ def run_gate(args: argparse.Namespace) -> int:
 
 
 def write_report(args: argparse.Namespace, title: str, found: Judgement, damages: Sequence[Damage] = ()) -> None:
-    """The page that `--report` asks for."""
+    """The page that `--report` asks for; the ranking, if there is one, as a picture beside it too."""
     with atomic_write(args.report) as temporary:
         temporary.write_text(html_from_quality(title, found.quality, found.layers, damages), encoding="utf-8")
     note(args, f"wrote {args.report}")
+    if damages:
+        picture = Path(args.report).with_suffix(".svg")
+        with atomic_write(picture) as temporary:
+            temporary.write_text(svg_from_damages(damages), encoding="utf-8")
+        note(args, f"wrote {picture}")
 
 
 def _bars(args: argparse.Namespace, quantized: Bundle) -> Bars:

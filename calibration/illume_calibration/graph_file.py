@@ -5,25 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from illume_calibration.layers import products_from_gemms
 from illume_runtime.manifest import StageSpec
 
+HALVES: Final = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 MAX_INLINE_BYTES: Final = 1_500_000_000  # a protobuf file holds at most 2 GiB
 
 
 def graph_from_stage(folder: Path, stage: StageSpec) -> onnx.ModelProto:
-    """The graph of a stage of the bundle in a folder, with its weights, every plain product a MatMul."""
+    """The graph of a stage of the bundle in a folder, with its weights in float32, every plain product a MatMul."""
     model: onnx.ModelProto = onnx.load(folder / stage.file)
+    widen_weights(model.graph)
     products_from_gemms(model)
     return model
+
+
+def widen_weights(graph: onnx.GraphProto) -> None:
+    """Turn every constant in half precision that is cast to float32 into float32 itself, which loses nothing."""
+    halves = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in HALVES}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]
+    names = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT}
+    for name in set(names.values()):
+        array = numpy_helper.to_array(halves[name]).astype(np.float32)
+        halves[name].CopyFrom(numpy_helper.from_array(array, name))
+    kept = [node for node in graph.node if node.output[0] not in names]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
     """Write the file; weights beside it where they are too large for one message."""
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > MAX_INLINE_BYTES
     onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+
+
+def size_of(model: onnx.ModelProto) -> int:
+    """Bytes of its nodes and constants, which is nearly all of its file."""
+    return sum(part.ByteSize() for part in (*model.graph.node, *model.graph.initializer))
 
 
 def with_taps(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

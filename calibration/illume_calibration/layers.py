@@ -5,9 +5,10 @@ A layer is called what its weight is called in the checkpoint: `blocks.0.mlp.up`
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Kind = Literal["linear", "conv"]
+MOVED: Final = re.compile(r"(\.T|\.\d+(x\d+)+)+$")  # of a weight that was transposed or reshaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ def layers_of(graph: onnx.GraphProto) -> tuple[Layer, ...]:
 
 
 def layer_name(weight: str) -> str:
-    """The name of the layer with this weight."""
-    return weight.removesuffix(".T").removesuffix(".weight")
+    """The name of the layer with this weight; what export moved is called as it was: `.T`, `.64x24` are left out."""
+    return MOVED.sub("", weight).removesuffix(".weight")
 
 
 def is_float(tensor: onnx.TensorProto) -> bool:

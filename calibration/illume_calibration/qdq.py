@@ -7,11 +7,14 @@ For a layer with int8 activations:
 
 Rules: symmetric, all zero points 0; weights are int8 or int4 constants; every consumer has a pair of its own, pairs of
 one tensor have equal scales; biases stay float32. A convolution may have its output quantized too, which ONNX Runtime
-needs for its int8 kernel. A layer with float activations has the constant's DequantizeLinear alone.
+needs for its int8 kernel; where several nodes read that output an Identity stands before them, as ONNX Runtime gives
+each reader a DequantizeLinear of its own else, and then makes a float convolution. A layer with float activations has
+the constant's DequantizeLinear alone.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,6 +58,7 @@ class _Writer:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
         self._nodes: list[onnx.NodeProto] = []
+        self._readers = Counter(name for node in graph.node for name in node.input)
         self._constants = {tensor.name for tensor in graph.initializer}
         self._constant("zero.int8", np.zeros((), np.int8))
 
@@ -70,7 +74,7 @@ class _Writer:
             self._nodes.append(node)
             if how.output_scale is not None:
                 node.output[0] = f"{layer.output}.float"
-                self._pair(node.output[0], how.output_scale, f"{layer.name}.output", layer.output)
+                self._output(layer, node.output[0], how.output_scale)
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
 
@@ -92,6 +96,14 @@ class _Writer:
             )
         )
         return output
+
+    def _output(self, layer: Layer, tensor: str, scale: np.float32) -> None:
+        """The pair behind a convolution, which gives what the layer gave."""
+        shared = self._readers[layer.output] > 1
+        rounded = self._pair(tensor, scale, f"{layer.name}.output", None if shared else layer.output)
+        if shared:
+            name = f"{layer.name}.output.shared"
+            self._nodes.append(helper.make_node("Identity", [rounded], [layer.output], name=name))
 
     def _pair(self, tensor: str, scale: np.float32, name: str, output: str | None = None) -> str:
         """The name of the dequantized tensor."""

@@ -7,6 +7,7 @@ from html import escape
 
 from illume_calibration.comparison import decibels
 from illume_calibration.quality import LayerQuality
+from illume_calibration.ranking import svg_from_damages
 from illume_calibration.sensitivity import Damage
 from illume_runtime.cli.table import megabytes, table
 from illume_runtime.quantization import Quality
@@ -17,7 +18,7 @@ BAR_WIDTH = 240
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}.bad{color:#b00020;font-weight:600}rect{fill:#3b6ea5}"""
+td:first-child,th:first-child{text-align:left}.bad{color:#b00020;font-weight:600}td rect{fill:#3b6ea5}"""
 
 Rows = list[tuple[list[str], bool]]  # cells, and whether the row is within its bar
 
@@ -70,10 +71,16 @@ def text_from_quality(quality: Quality, layers: Sequence[LayerQuality]) -> str:
 def text_from_damages(damages: Sequence[Damage]) -> str:
     """The layers that hurt most when they alone are quantized."""
     rows = [
-        [f"{d.stage}: {d.layer}", f"{d.sqnr_db:.1f} dB", f"{d.saved_bytes / 1e3:.0f} kB", f"{d.noise_per_megabyte:.1e}"]
+        [
+            f"{d.stage}: {d.layer}",
+            f"{d.sqnr_db:.1f} dB",
+            f"{d.saved_bytes / 1e3:.0f} kB",
+            f"{d.saved_ms:.3f} ms",
+            f"{d.noise_per_megabyte:.1e}",
+        ]
         for d in damages[:WORST_LAYERS]
     ]
-    return table(["most sensitive layers", "SQNR alone", "saves", "noise per MB"], rows)
+    return table(["most sensitive layers", "SQNR alone", "saves", "a call", "noise per MB"], rows)
 
 
 def html_from_quality(
@@ -94,14 +101,16 @@ def html_from_quality(
     )
     sensitivity = "".join(
         f"<tr><td>{escape(d.stage)}: {escape(d.layer)}</td><td>{d.sqnr_db:.1f}</td>"
-        f"<td>{decibels(1.0, d.weights_noise):.1f}</td><td>{d.saved_bytes / 1e3:.0f}</td>"
-        f"<td>{_bar(d.sqnr_db)}</td></tr>"
+        f"<td>{decibels(1.0, d.weights_noise):.1f}</td><td>{d.saved_bytes / 1e3:.0f}</td><td>{d.saved_ms:.3f}</td>"
+        f"<td>{d.noise_per_megabyte:.1e}</td><td>{_bar(d.sqnr_db)}</td></tr>"
         for d in damages
     )
     if sensitivity:
         sensitivity = (
-            "<h2>Sensitivity, worst first</h2><p>The output of the stage with this layer alone quantized.</p><table>"
-            f"<tr><th>layer<th>SQNR dB<th>weights alone<th>saves kB<th></tr>{sensitivity}</table>"
+            f"<h2>Sensitivity, worst first</h2>{svg_from_damages(damages)}"
+            "<p>The output of the stage with this layer alone quantized.</p><table>"
+            "<tr><th>layer<th>SQNR dB<th>weights alone<th>saves kB<th>saves ms<th>noise per MB<th></tr>"
+            f"{sensitivity}</table>"
         )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"

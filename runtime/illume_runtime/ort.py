@@ -29,9 +29,15 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")  # in lower case
 TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
-# Merging equal Q/DQ pairs makes quantized products fall back to float; moving pairs past reshapes writes nodes that the
-# same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
-DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
+# Merging equal Q/DQ pairs makes quantized products fall back to float, and so does making a Gemm of a product and its
+# bias, and leaving an Identity out; moving pairs past reshapes writes nodes that the same ONNX Runtime refuses from
+# opset 21 on (docs/design.md, Sessions).
+DISABLED_OPTIMIZERS = [
+    "CommonSubexpressionElimination",
+    "QDQPropagationTransformer",
+    "MatMulAddFusion",
+    "EliminateIdentity",
+]
 UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
 CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4

@@ -204,7 +204,6 @@ BAD = {
         ["--set", "denoiser.keep=blocks.0.mlp.upp"],
         "denoiser.keep: there is no layer 'blocks.0.mlp.upp'; the nearest names are blocks.0.mlp.up",
     ),
-    "unwritable report": (["--report", "no/such/folder/r.html"], "the folder no/such/folder does not exist"),
 }
 
 
@@ -216,6 +215,13 @@ def test_bad_input(illume, bundle, data, recipe, tmp_path, words, message):
     assert code == 2
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_in_no_folder_is_refused_before_the_work(illume, bundle, data, tmp_path):
+    words = ["--data", data, "-o", tmp_path / "out", "--report", "no/such/folder/r.html"]
+    code, _, err = illume("calibrate", bundle, *words)
+    assert code == 2
+    assert "the folder no/such/folder does not exist" in err
 
 
 def test_a_quantized_bundle_is_not_quantized_again(illume, quantized, data, tmp_path):

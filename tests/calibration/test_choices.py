@@ -1,8 +1,5 @@
-from types import SimpleNamespace
-
 import pytest
 
-from illume_calibration.bundle_from_recipe import check_float
 from illume_calibration.choices import BEGIN, END, main, write_into
 from illume_runtime.errors import UsageError
 
@@ -29,10 +26,3 @@ def test_a_page_without_marks_is_refused(tmp_path):
     page.write_text("nothing")
     with pytest.raises(UsageError, match="has no lines <!-- choices -->"):
         write_into(page, "table")
-
-
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_is_refused(precision: str) -> None:
-    bundle = SimpleNamespace(path="b", manifest=SimpleNamespace(precision=precision, quantization=None))
-    with pytest.raises(UsageError, match=f"b has weights in {precision}; calibration takes float32 ones"):
-        check_float(bundle)  # type: ignore[arg-type]

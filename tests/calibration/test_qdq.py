@@ -162,6 +162,36 @@ def test_a_chain_of_convolutions_is_that_of_rounded_numbers(tmp_path):
     assert (steps != 0).mean() < 0.05
 
 
+def test_a_convolution_with_several_readers_is_an_integer_kernel(tmp_path):
+    constants = {"a.weight": array(8, 3, 3, 3), "b.weight": array(8, 8, 1, 1)}
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["u"], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["u", "shape"], ["v"]),
+        helper.make_node("Conv", ["u", "b.weight"], ["w"]),
+        helper.make_node("Add", ["w", "u"], ["y"]),
+    ]
+    shape = {"shape": np.array([0, 1, 8, 9 * 7], np.int64)}
+    model = model_of(nodes, constants | shape, {"x": ["B", 3, 9, 7]}, {"y": ["B", 8, 9, 7], "v": ["B", 1, 8, 63]})
+    how = {
+        name: QuantizedLayer(int8_per_channel(constants[f"{name}.weight"], 0), np.float32(0.05), np.float32(0.1))
+        for name in "ab"
+    }
+    quantize_graph(model, how)
+    onnx.checker.check_model(model)
+    assert kernels_of(model, tmp_path).count("QLinearConv") == 2
+
+
+def test_a_product_of_rows_with_a_bias_is_an_integer_kernel(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "q.weight"], ["u"]),
+        helper.make_node("Add", ["u", "q.bias"], ["y"]),
+    ]
+    constants = {"q.weight": array(K, N), "q.bias": array(N)}
+    model = model_of(nodes, constants, {"x": ["B", K]}, {"y": ["B", N]})
+    quantize_graph(model, {"q": QuantizedLayer(int8_per_channel(constants["q.weight"], 1), np.float32(0.02), None)})
+    assert "MatMulIntegerToFloat" in kernels_of(model, tmp_path)
+
+
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
 @pytest.mark.parametrize("transposed", [False, True], ids=["as is", "transposed"])
 def test_a_gemm_becomes_a_product_of_the_same_numbers(bias, transposed):
