@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-engines check bench wheel kernels train nightly clean
+.PHONY: demo test engines test-engines check bench wheel kernels train nightly clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,9 @@ demo: $(READY)  ## export the committed checkpoint, run it, profile it, and writ
 test: $(READY)  ## every test that needs no GPU and takes no minutes
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
-test-engines: $(VENV)/.engines  ## what needs TensorRT for RTX (230 MB) and no GPU; `make test` runs it too from then on
+engines: $(VENV)/.engines  ## install TensorRT for RTX
+
+test-engines: engines  ## what needs TensorRT for RTX (230 MB) and no GPU; `make test` runs it too from then on
 	$(BIN)/python -m pytest -q -m "engines and not slow and not gpu"
 
 $(VENV)/.engines: $(READY)
