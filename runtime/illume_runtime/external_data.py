@@ -11,8 +11,8 @@ from pathlib import Path
 
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.limits import MAX_GRAPH_BYTES
+from illume_runtime.protobuf import DELIMITED, fields
 
-VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are in no ONNX message
 FIELDS = {  # message -> field number -> message
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -43,43 +43,13 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
     while todo:
         message, start, end = todo.pop()
         if message == "entry":
-            entry = {number: data[a:b] for number, a, b in _fields(data, start, end)}
+            entry = {f.number: data[f.start : f.end] for f in fields(data, start, end) if f.wire == DELIMITED}
             if entry.get(KEY) == b"location":
                 yield entry.get(VALUE, b"").decode("utf-8")
             continue
         inner = FIELDS[message]
-        todo += [(inner[number], a, b) for number, a, b in _fields(data, start, end) if number in inner]
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of every length-delimited field of the message at [start, end). Raises IndexError."""
-    at = start
-    while at < end:
-        tag, at = _varint(data, at, end)
-        wire = tag & 7
-        if wire == VARINT:
-            _, at = _varint(data, at, end)
-        elif wire == FIXED64:
-            at += 8
-        elif wire == FIXED32:
-            at += 4
-        elif wire == DELIMITED:
-            length, at = _varint(data, at, end)
-            yield tag >> 3, at, at + length
-            at += length
-        else:
-            raise IndexError(f"wire type {wire} at byte {at}")
-        if at > end:
-            raise IndexError(f"a field ends behind its message, at byte {at}")
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise IndexError(f"a number is cut off at byte {at}")
+        todo += [
+            (inner[f.number], f.start, f.end)
+            for f in fields(data, start, end)
+            if f.wire == DELIMITED and f.number in inner
+        ]

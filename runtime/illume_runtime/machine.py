@@ -16,6 +16,8 @@ from time import perf_counter
 
 import numpy as np
 
+from illume_runtime.protobuf import field
+
 BUFFER_BYTES = 256 * 2**20
 MATMUL_SIZE = 1024
 NUM_TRIES = 4
@@ -106,30 +108,15 @@ def matmul_model() -> bytes:
 
     Field numbers are those of onnx.proto (ModelProto 1, 7, 8; GraphProto 1, 2, 11, 12; NodeProto 1, 2, 4).
     """
-    node = _field(1, b"a") + _field(1, b"b") + _field(2, b"c") + _field(4, b"MatMul")
-    graph = _field(1, node) + _field(2, b"matmul")
-    graph += (
-        _field(11, _matrix("a", "M", "K")) + _field(11, _matrix("b", "K", "N")) + _field(12, _matrix("c", "M", "N"))
-    )
-    return _field(1, 8) + _field(7, graph) + _field(8, _field(2, 17))
+    node = field(1, b"a") + field(1, b"b") + field(2, b"c") + field(4, b"MatMul")
+    graph = field(1, node) + field(2, b"matmul")
+    graph += field(11, _matrix("a", "M", "K")) + field(11, _matrix("b", "K", "N")) + field(12, _matrix("c", "M", "N"))
+    return field(1, 8) + field(7, graph) + field(8, field(2, 17))
 
 
 def _matrix(name: str, *dimensions: str) -> bytes:
-    shape = b"".join(_field(1, _field(2, dimension.encode())) for dimension in dimensions)
-    return _field(1, name.encode()) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
-
-
-def _field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    groups = [value & 127]
-    while value := value >> 7:
-        groups.append(value & 127)
-    return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+    shape = b"".join(field(1, field(2, dimension.encode())) for dimension in dimensions)
+    return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, shape)))
 
 
 def _cpu_name() -> str:

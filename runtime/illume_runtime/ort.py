@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
 from illume_runtime.manifest import StageSpec, TensorSpec
-from illume_runtime.memory import available_memory_bytes
+from illume_runtime.mapped_products import mapped_graph
+from illume_runtime.memory import count_mapped, fits
+from illume_runtime.plan.weights import weight_bytes_of_file
 from illume_runtime.session import Arrays
 
 # ONNX Runtime's errors have no common base class of their own.
@@ -32,7 +34,8 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
 UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
-CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+CPU = "CPUExecutionProvider"
 ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
@@ -45,11 +48,14 @@ class OrtSession:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
-        if provider == CPU and not _fits(spec):
-            options.add_session_config_entry(*UNPACKED)
+        model: Path | bytes = path
+        self._moved_bytes = spec.weight_bytes
+        if provider == CPU:
+            model, self._moved_bytes, mapped_bytes = _placed(path, spec, options)
+            count_mapped(self, mapped_bytes)
         try:
             self._session = ort.InferenceSession(
-                path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+                model, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
             )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
@@ -67,6 +73,11 @@ class OrtSession:
     def spec(self) -> StageSpec:
         """The stage that it runs."""
         return self._spec
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of weights that a call reads: on a CPU those in half precision are float32 unless they are mapped."""
+        return self._moved_bytes
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """New arrays of all outputs. Raises EngineError, MemoryLimitError."""
@@ -144,13 +155,27 @@ def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
     return OrtSession(path, spec, CPU, 1 if _is_small_step(spec) else threads)
 
 
-def _fits(spec: StageSpec) -> bool:
-    """Whether a copy of the weights in float32 fits into the memory left: packed for products, they are read faster.
+def _placed(path: Path, spec: StageSpec, options: ort.SessionOptions) -> tuple[Path | bytes, int, int]:
+    """Where the weights of a stage go on a CPU: the graph to load, bytes that a call reads, bytes that stay mapped.
 
-    Weights in half precision are cast while loading in any case: a cast in each call takes longer than the call.
+    They are packed for products, float32, where that fits into the memory that is left. Otherwise they stay in their
+    file, if they lie beside the graph: float32 as it is, matrices in half precision as blocks (`mapped_products`).
     """
-    available = available_memory_bytes()
-    return available is None or FLOAT32_BYTES * spec.params <= available
+    if not _may_be_half(spec) and fits(2 * spec.weight_bytes):
+        return path, spec.weight_bytes, 0
+    size = weight_bytes_of_file(path)
+    if fits(size.held + size.largest):
+        return path, size.held, 0
+    if size.mappable:
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        return mapped_graph(path), size.held - size.mappable, size.mappable
+    options.add_session_config_entry(*UNPACKED)
+    return path, size.held, size.stored if size.held == size.stored else 0
+
+
+def _may_be_half(spec: StageSpec) -> bool:
+    """Whether weights of a stage may be stored in half precision: its graph knows."""
+    return 1.5 * spec.params < spec.weight_bytes < 3 * spec.params
 
 
 def _is_small_step(spec: StageSpec) -> bool:

@@ -42,9 +42,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print the report."""
     if args.trace:
         check_output(Path(args.trace))
+    from illume_runtime.memory import limit_memory
     from illume_runtime.pipeline import Pipeline
     from illume_runtime.profile.report import report_from_spans
 
+    limit_memory(args.memory)
     image = _image(args.image)
     tracer = Tracer()
     stopwatch = Stopwatch()

@@ -12,12 +12,12 @@ import operator
 from collections.abc import Callable, Mapping
 from math import prod
 
-import onnx_ir as ir
-
 from illume_runtime.errors import InvalidBundleError
+from illume_runtime.onnx_graph import Graph, Node
 
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "TensorScatter"}
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Erf", "Clip", "Sqrt", "Where", "Softmax", "Gelu", "Swish"}
+AS_LARGE = {"Reshape", "Transpose"}
 OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -28,36 +28,34 @@ OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 }
 
 
-def activation_bytes(graph: ir.Graph, sizes: Mapping[str, int]) -> int:
+def activation_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
     """The largest sum over the nodes, inputs of the graph left out. Raises InvalidBundleError for an unknown size."""
-    owner: dict[int, ir.Value] = {}  # a value -> whose memory it lies in
-    ends: dict[int, int] = {}  # the owner of memory -> the last node that needs it
-    nodes = [node for node in graph if not _is_cast_of_weight(node)]
-
-    def memory_of(value: ir.Value) -> ir.Value:
-        return owner.get(id(value), value)
-
+    owner: dict[str, str] = {}  # a value -> whose memory it lies in
+    ends: dict[str, int] = {}  # the owner of memory -> the last node that needs it
+    nodes = [node for node in graph.nodes if node.op_type != "Cast" or node.inputs[0] not in graph.initializers]
+    makers = {name: node for node in nodes for name in node.outputs}
     for i, node in enumerate(nodes):
-        if node.op_type in VIEWS and node.inputs[0] is not None:
-            owner[id(node.outputs[0])] = memory_of(node.inputs[0])
-        for value in node.inputs:
-            if value is not None:
-                ends[id(memory_of(value))] = i
-    for value in graph.outputs:
-        ends[id(memory_of(value))] = len(nodes)
-    live: dict[int, int] = {}
+        if node.op_type in VIEWS:
+            owner[node.outputs[0]] = owner.get(node.inputs[0], node.inputs[0])
+        for name in filter(None, node.inputs):
+            ends[owner.get(name, name)] = i
+    for name in graph.outputs:
+        ends[owner.get(name, name)] = len(nodes)
+    live: dict[str, int] = {}
     largest = 0
     for i, node in enumerate(nodes):
-        made = {id(value): _num_bytes(value, sizes) for value in node.outputs if id(value) not in owner}
-        ending = [key for key in live if ends.get(key, i) <= i]
+        made = {
+            name: _num_bytes(graph, makers, name, sizes) for name in filter(None, node.outputs) if name not in owner
+        }
+        ending = [name for name in live if ends.get(name, i) <= i]
         if node.op_type in ELEMENTWISE:
-            for key in ending:
-                if made and live[key] == next(iter(made.values())):
-                    del live[key]  # its memory becomes that of the output
+            for name in ending:
+                if made and live[name] == next(iter(made.values())):
+                    del live[name]  # its memory becomes that of the output
                     break
         live |= made
-        largest = max(largest, sum(live.values()) + _scores(node, sizes))
-        live = {key: size for key, size in live.items() if ends.get(key, i) > i}
+        largest = max(largest, sum(live.values()) + _scores(graph, node, sizes))
+        live = {name: size for name, size in live.items() if ends.get(name, i) > i}
     return largest
 
 
@@ -84,28 +82,24 @@ def _evaluated(node: ast.expr, sizes: Mapping[str, int]) -> int:
     raise KeyError(ast.dump(node))
 
 
-def _num_bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
-    if value.shape is None or value.dtype is None:
+def _num_bytes(graph: Graph, makers: Mapping[str, Node], name: str, sizes: Mapping[str, int]) -> int:
+    value = graph.values.get(name)
+    if value is None or value.shape is None or value.item_bytes is None:
         return 0
-    if any(not isinstance(dim, int) and dim.value is None for dim in value.shape):
-        maker = value.producer()
-        if maker is not None and maker.op_type in ("Reshape", "Transpose") and maker.inputs[0] is not None:
-            return _num_bytes(maker.inputs[0], sizes)  # of unknown shape, but as large
-    dims = [dim if isinstance(dim, int) else size_of(str(dim.value), sizes) for dim in value.shape]
-    return prod(dims) * value.dtype.itemsize.__ceil__()
+    dims = [dim for dim in value.shape if dim is not None]
+    if len(dims) < len(value.shape):
+        maker = makers.get(name)
+        if maker is not None and maker.op_type in AS_LARGE:
+            return _num_bytes(graph, makers, maker.inputs[0], sizes)  # of unknown shape, but as large
+        raise InvalidBundleError(f"a graph does not say how large {name!r} is")
+    return prod(size_of(dim, sizes) for dim in dims) * value.item_bytes
 
 
-def _scores(node: ir.Node, sizes: Mapping[str, int]) -> int:
+def _scores(graph: Graph, node: Node, sizes: Mapping[str, int]) -> int:
     """The scores of an attention [B, N, T, S], float32."""
     if node.op_type != "Attention":
         return 0
-    query, key = node.inputs[:2]
-    assert query is not None
-    assert key is not None
-    shapes = [[d if isinstance(d, int) else size_of(str(d.value), sizes) for d in v.shape or ()] for v in (query, key)]
-    return 4 * prod(shapes[0][:3]) * shapes[1][2]
-
-
-def _is_cast_of_weight(node: ir.Node) -> bool:
-    source = node.inputs[0] if node.inputs else None
-    return node.op_type == "Cast" and source is not None and source.is_initializer()
+    query, key = (
+        [size_of(dim, sizes) for dim in graph.values[name].shape or () if dim is not None] for name in node.inputs[:2]
+    )
+    return 4 * prod(query[:3]) * key[2]

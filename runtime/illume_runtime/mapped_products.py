@@ -1,0 +1,169 @@
+"""A graph for the CPU whose matrices in half precision stay in their file: each is read block by block in a product.
+
+ONNX Runtime has no product of float32 with half precision on x86: it makes float32 of a whole matrix while loading and
+holds that. Here `y = MatMul(x, Cast(w))` becomes a Scan over blocks of rows of `w` [K, N], which adds up
+
+    y += x[..., rows] @ Cast(w[rows])
+
+so that a block in float32 never leaves the processor's cache, and the matrix is read from the map of its file as it
+is stored: half the bytes, and none of them this process's own. Sums are taken block by block; nothing else changes.
+
+Weights of other operators (convolutions, tables) stay as they are, and are held in float32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from illume_runtime.onnx_graph import (
+    DIMS,
+    GRAPH,
+    INITIALIZER,
+    NODE,
+    Graph,
+    Node,
+    Value,
+    graph_from_bytes,
+    node_at,
+    tensor_at,
+)
+from illume_runtime.protobuf import field, fields
+
+BLOCK = 1 << 20  # elements of a block, at most: 4 MB in float32
+HALF_BYTES = 2
+FLOAT, INT64 = 1, 7  # TensorProto.DataType
+INT, GRAPH_TYPE, INTS = 2, 5, 7  # AttributeProto.AttributeType
+
+
+def mapped_graph(path: Path) -> bytes:
+    """The file of the new graph, for one beside which its weights lie. Raises IndexError if it is malformed."""
+    data = path.read_bytes()
+    matrices = _matrices(graph_from_bytes(data))
+    parts = []
+    for item in fields(data, 0, len(data)):
+        if item.number == GRAPH:
+            parts.append(field(GRAPH, _graph(data, item.start, item.end, matrices)))
+        else:
+            parts.append(data[item.whole : item.end])
+    return b"".join(parts)
+
+
+def mapped_bytes_of(graph: Graph) -> int:
+    """Bytes of the matrices that stay where they are stored."""
+    return HALF_BYTES * sum(rows * columns for _, rows, columns in _matrices(graph).values())
+
+
+def _matrices(graph: Graph) -> dict[str, tuple[str, int, int]]:
+    """What a Cast makes of a matrix in half precision that only products multiply with -> its name, rows, columns."""
+    found = {}
+    for node in graph.nodes:
+        source = graph.initializers.get(node.inputs[0]) if node.op_type == "Cast" else None
+        if source is not None and source.item_bytes == HALF_BYTES and source.shape is not None:
+            users = [user for user in graph.nodes if node.outputs[0] in user.inputs]
+            products = all(u.op_type == "MatMul" and u.inputs[1:] == node.outputs for u in users)
+            others = [user for user in graph.nodes if node.inputs[0] in user.inputs and user is not node]
+            if products and not others and len(source.shape) == 2:
+                rows, columns = (int(size) for size in source.shape if isinstance(size, int))
+                found[node.outputs[0]] = (node.inputs[0], rows, columns)
+    return found
+
+
+def _graph(data: bytes, start: int, end: int, matrices: dict[str, tuple[str, int, int]]) -> bytes:
+    blocks = {name: rows_of_block(rows, columns) for name, rows, columns in matrices.values()}
+    parts, nodes = [field(INITIALIZER, _scalar("mapped.zero"))], 0
+    for item in fields(data, start, end):
+        part = data[item.whole : item.end]
+        if item.number == NODE:
+            node = node_at(data, item)
+            if node.op_type == "Cast" and node.outputs[0] in matrices:
+                continue
+            if node.op_type == "MatMul" and node.inputs[1] in matrices:
+                name, rows, columns = matrices[node.inputs[1]]
+                part = _product(f"mapped.{nodes}", node, name, rows, columns, blocks[name])
+                nodes += 1
+        elif item.number == INITIALIZER:
+            name, value = tensor_at(data, item)
+            if name in blocks:
+                part = field(INITIALIZER, _reshaped(data, item.start, item.end, value, blocks[name]))
+        parts.append(part)
+    return b"".join(parts)
+
+
+def rows_of_block(rows: int, columns: int) -> int:
+    """The largest divisor of `rows` with which a block has no more than BLOCK elements; one at least."""
+    return max((size for size in range(1, rows + 1) if rows % size == 0 and size * columns <= BLOCK), default=1)
+
+
+def _reshaped(data: bytes, start: int, end: int, value: Value, block: int) -> bytes:
+    """The tensor [K, N] as [K / block, block, N]: the same bytes."""
+    assert value.shape is not None
+    rows, columns = (int(size) for size in value.shape if isinstance(size, int))
+    rest = [data[item.whole : item.end] for item in fields(data, start, end) if item.number != DIMS]
+    return b"".join([*(field(DIMS, size) for size in (rows // block, block, columns)), *rest])
+
+
+def _product(prefix: str, node: Node, name: str, rows: int, columns: int, block: int) -> bytes:
+    """The nodes in place of one MatMul of x [..., K]."""
+    (x, _), (y,) = node.inputs, node.outputs
+
+    def own(what: str) -> str:
+        return f"{prefix}.{what}"
+
+    body = b"".join(
+        [
+            _node("Cast", ["w"], ["wide"], _attribute("to", FLOAT)),
+            _node("MatMul", ["x", "wide"], ["part"]),
+            _node("Add", ["sum", "part"], ["next"]),
+            field(2, own("body")),
+            *(field(11, _typed(value, FLOAT)) for value in ("sum", "x")),
+            field(11, _typed("w", 0)),
+            field(12, _typed("next", FLOAT)),
+        ]
+    )
+    scan = (
+        _attribute("body", body)
+        + _attribute("num_scan_inputs", 2)
+        + _attribute("scan_input_axes", [-2, 0])  # the last but one of [..., K / block, block]
+    )
+    return b"".join(
+        [
+            field(INITIALIZER, _integers(own("split"), [rows // block, block])),
+            field(INITIALIZER, _integers(own("columns"), [columns])),
+            _node("Shape", [x], [own("rest")], _attribute("end", -1)),
+            _node("Concat", [own("rest"), own("split")], [own("shape")], _attribute("axis", 0)),
+            _node("Concat", [own("rest"), own("columns")], [own("sums")], _attribute("axis", 0)),
+            _node("Reshape", [x, own("shape")], [own("x")]),
+            _node("Expand", ["mapped.zero", own("sums")], [own("zeros")]),
+            _node("Scan", [own("zeros"), own("x"), name], [y], scan),
+        ]
+    )
+
+
+def _node(op_type: str, inputs: list[str], outputs: list[str], attributes: bytes = b"") -> bytes:
+    named = [*(field(1, name) for name in inputs), *(field(2, name) for name in outputs)]
+    return field(NODE, b"".join([*named, field(4, op_type), attributes]))
+
+
+def _attribute(name: str, value: int | list[int] | bytes) -> bytes:
+    """A field 5 of NodeProto."""
+    if isinstance(value, int):
+        content = field(3, value) + field(20, INT)
+    elif isinstance(value, bytes):
+        content = field(6, value) + field(20, GRAPH_TYPE)
+    else:
+        content = b"".join(field(8, number) for number in value) + field(20, INTS)
+    return field(5, field(1, name) + content)
+
+
+def _typed(name: str, element: int) -> bytes:
+    """A ValueInfoProto without a shape; type 0: as it comes."""
+    return field(1, name) + (field(2, field(1, field(1, element))) if element else b"")
+
+
+def _scalar(name: str) -> bytes:
+    return field(2, FLOAT) + field(8, name) + field(9, bytes(4))
+
+
+def _integers(name: str, values: list[int]) -> bytes:
+    raw = b"".join(value.to_bytes(8, "little") for value in values)
+    return field(1, len(values)) + field(2, INT64) + field(8, name) + field(9, raw)
