@@ -14,8 +14,8 @@ from illume_runtime.plan.weights import WeightBytes
 from illume_runtime.typed_json import value_from_json
 
 
-def needs_from_published(name: str, device: str) -> Needs:
-    """Of a published model, by its name. Raises UsageError for one that is not known."""
+def needs_from_published(name: str, device: str, size: str | None) -> Needs:
+    """Of a published model, by its name. Raises UsageError for one, or a size, that is not known."""
     checkpoint = random_checkpoint(name)
     parts = checkpoint.specification
     graphs, weights = {}, {}
@@ -26,9 +26,9 @@ def needs_from_published(name: str, device: str) -> Needs:
         held = [
             max(num_bytes, FLOAT32_BYTES * t.numel()) for num_bytes, t in zip(stored, tensors.values(), strict=True)
         ]
-        weights[stage.name] = WeightBytes(sum(stored), sum(held), max(held, default=0), 0)
+        weights[stage.name] = WeightBytes(sum(stored), sum(held), max(held, default=0), 0, True)
     model_spec: ModelSpec = value_from_json(ModelSpec, parts["model"], "model")
     grammar: Grammar = value_from_json(Grammar, parts["grammar"], "grammar")
     vocabulary: Vocabulary = value_from_json(Vocabulary, parts["vocabulary"], "vocabulary")
     num_steps = int(parts["scheduler"]["default_steps"])
-    return needs_from_graphs(checkpoint.name, weights, graphs, model_spec, grammar, vocabulary, num_steps, device)
+    return needs_from_graphs(checkpoint.name, weights, graphs, model_spec, grammar, vocabulary, num_steps, device, size)

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
+from illume_runtime.limits import LARGE_BYTES
 from illume_runtime.manifest import StageSpec, TensorSpec
 from illume_runtime.mapped_products import mapped_graph
 from illume_runtime.memory import count_mapped, fits
@@ -34,9 +35,12 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 # same ONNX Runtime refuses from opset 21 on (docs/design.md, Sessions).
 DISABLED_OPTIMIZERS = ["CommonSubexpressionElimination", "QDQPropagationTransformer"]
 UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
+SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # activations go back when a call is over
+ROW_LAYOUT = (
+    "vq_decoder",
+)  # in the blocked layout of convolutions its resized maps are all made first: twice the memory
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 CPU = "CPUExecutionProvider"
-ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
@@ -48,6 +52,11 @@ class OrtSession:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
+        self._run_options = ort.RunOptions()
+        if provider == CPU and spec.weight_bytes >= LARGE_BYTES:
+            self._run_options.add_run_config_entry(*SHRINK)
+        if spec.name in ROW_LAYOUT:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         model: Path | bytes = path
         self._moved_bytes = spec.weight_bytes
         if provider == CPU:
@@ -83,7 +92,7 @@ class OrtSession:
         """New arrays of all outputs. Raises EngineError, MemoryLimitError."""
         names = [output.name for output in self._spec.outputs]
         try:
-            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+            return dict(zip(names, self._session.run(names, dict(feeds), self._run_options), strict=True))
         except ORT_ERRORS as error:
             raise _typed(error, self._spec.name) from error
 
@@ -180,7 +189,7 @@ def _may_be_half(spec: StageSpec) -> bool:
 
 def _is_small_step(spec: StageSpec) -> bool:
     in_token_loop = spec.name == "decoder" or spec.name.startswith("head_")
-    return in_token_loop and spec.weight_bytes < ONE_THREAD_BYTES
+    return in_token_loop and spec.weight_bytes < LARGE_BYTES  # over before a second thread is awake
 
 
 def cuda_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:

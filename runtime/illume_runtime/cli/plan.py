@@ -10,9 +10,10 @@ from illume_runtime.cli.output import print_result
 from illume_runtime.cli.parser import GIB, add_json, example, memory_size
 from illume_runtime.cli.table import megabytes, table
 from illume_runtime.errors import UnavailableError
-from illume_runtime.machine import peak_memory_bytes
+from illume_runtime.machine import matmul_model, peak_memory_bytes
 
 if TYPE_CHECKING:
+    from illume_runtime.bundle import Bundle
     from illume_runtime.plan.needs import Needs
 
 BOARDS = {
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("model", metavar="BUNDLE|MODEL", help="folder of a bundle, or a name such as illume-plus-3b")
     parser.add_argument("--memory", type=memory_size, metavar="SIZE", help="memory of another machine, such as 24GiB")
+    parser.add_argument("--size", metavar="WxH", help="of the pictures, as `illume info` lists them (the first)")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cuda", help="a CPU takes half precision as float32 (cuda)"
     )
@@ -39,18 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count and print."""
-    import illume_runtime.ort
-    import illume_runtime.pipeline  # noqa: F401 - the process that is counted has both loaded
-
-    process_bytes = peak_memory_bytes()
     from illume_runtime.bundle import Bundle
     from illume_runtime.plan.needs import needs_from_bundle
 
     folder = Path(args.model)
     if folder.exists():
-        needs = needs_from_bundle(Bundle.open(folder, verify=False), args.device)
+        bundle = Bundle.open(folder, verify=False)
+        process_bytes = _process_bytes(bundle)
+        needs = needs_from_bundle(bundle, args.device, args.size)
     else:
-        needs = _needs_of_published(args.model, args.device)
+        process_bytes = _process_bytes(None)
+        needs = _needs_of_published(args.model, args.device, args.size)
     data = data_from_needs(needs, process_bytes, args.memory)
     print_result(args, data, text_of(data))
     return 0
@@ -115,7 +116,7 @@ def text_of(data: dict[str, Any]) -> str:
     ]
     fits = [[name, *("yes" if fit[policy] else "no" for policy in policies)] for name, fit in data["fits"].items()]
     parts = [
-        f"{data['name']}: pictures of the first resolution, guided",
+        f"{data['name']}: one picture, guided",
         table(["stage", "weights", "activations"], stages),
         table(["peak of a process", *policies], peaks),
         table(["fits", *policies], fits),
@@ -132,7 +133,21 @@ def text_of(data: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _needs_of_published(name: str, device: str) -> Needs:
+def _process_bytes(bundle: Bundle | None) -> int:
+    """What a process takes before any stage is loaded: this one does now what such a process does."""
+    import onnxruntime
+
+    import illume_runtime.ort
+    import illume_runtime.pipeline  # noqa: F401 - loaded, as in the process that is counted
+    from illume_runtime.text import tokenizer_from_bundle
+
+    onnxruntime.InferenceSession(matmul_model(), providers=["CPUExecutionProvider"])
+    if bundle is not None:
+        tokenizer_from_bundle(bundle)
+    return peak_memory_bytes()
+
+
+def _needs_of_published(name: str, device: str, size: str | None) -> Needs:
     """A model that is no bundle yet: the export side knows it. Raises UnavailableError where that is missing."""
     import importlib
 
@@ -142,5 +157,5 @@ def _needs_of_published(name: str, device: str) -> Needs:
         raise UnavailableError(
             f"{name} is no folder; to plan a published model by its name, install 'illume-rt[export]' ({error})"
         ) from error
-    needs: Needs = export.needs_from_published(name, device)
+    needs: Needs = export.needs_from_published(name, device, size)
     return needs

@@ -2,7 +2,8 @@
 
 Counted is what lives between nodes in the order of the file: a value from the node that makes it to its last use. An
 elementwise node writes over an input that ends with it; a view costs nothing; the cache is written in place. Attention
-holds its scores. What a kernel takes for itself besides is not counted.
+holds its scores twice; group norm is computed in parts, which are there beside its output. What other kernels take for
+themselves is not counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from illume_runtime.onnx_graph import Graph, Node
 
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "TensorScatter"}
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Erf", "Clip", "Sqrt", "Where", "Softmax", "Gelu", "Swish"}
+PARTS = {"GroupNormalization": 2}  # times the output
 AS_LARGE = {"Reshape", "Transpose"}
 OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -54,7 +56,8 @@ def activation_bytes(graph: Graph, sizes: Mapping[str, int]) -> int:
                     del live[name]  # its memory becomes that of the output
                     break
         live |= made
-        largest = max(largest, sum(live.values()) + _scores(graph, node, sizes))
+        parts = PARTS.get(node.op_type, 0) * sum(made.values())
+        largest = max(largest, sum(live.values()) + _scores(graph, node, sizes) + parts)
         live = {name: size for name, size in live.items() if ends.get(name, i) > i}
     return largest
 
@@ -96,10 +99,10 @@ def _num_bytes(graph: Graph, makers: Mapping[str, Node], name: str, sizes: Mappi
 
 
 def _scores(graph: Graph, node: Node, sizes: Mapping[str, int]) -> int:
-    """The scores of an attention [B, N, T, S], float32."""
+    """The scores of an attention [B, N, T, S] before and after its softmax, float32."""
     if node.op_type != "Attention":
         return 0
     query, key = (
         [size_of(dim, sizes) for dim in graph.values[name].shape or () if dim is not None] for name in node.inputs[:2]
     )
-    return 4 * prod(query[:3]) * key[2]
+    return 2 * 4 * prod(query[:3]) * key[2]

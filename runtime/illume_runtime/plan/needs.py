@@ -9,11 +9,14 @@ from typing import Literal
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.cache import slots_for
+from illume_runtime.errors import UsageError
+from illume_runtime.limits import LARGE_BYTES
 from illume_runtime.manifest import Grammar, ModelSpec, Vocabulary
 from illume_runtime.memory import fits_into
 from illume_runtime.onnx_graph import Graph, graph_from_file
 from illume_runtime.plan.activations import activation_bytes
 from illume_runtime.plan.weights import WeightBytes, weight_bytes_of_graph
+from illume_runtime.programs import Resolution
 from illume_runtime.schedule import schedule_from_resolution
 
 Policy = Literal["all", "staged"]
@@ -22,14 +25,16 @@ ANSWER_TOKENS = 64
 FLOAT32_BYTES = 4
 GUIDED = ("decoder", "denoiser")  # whose rows guidance doubles
 DIFFUSION = ("conditioner", "denoiser", "vae_decoder")
-SESSION_BYTES = 1 << 20  # of ONNX Runtime, beside weights and activations
+NODE_BYTES = 16 << 10  # of a session of ONNX Runtime, for each node
 
 
 @dataclass(frozen=True, slots=True)
 class StageNeeds:
-    """Bytes of one stage; activations by the kind of request."""
+    """Bytes of one stage; activations by the kind of request, `kept` ones until the stage is let go."""
 
     name: str
+    kept: bool
+    session_bytes: int
     weights: WeightBytes
     activations: Mapping[str, int]
 
@@ -68,13 +73,14 @@ class Needs:
             if policy == "staged":
                 resident = cache = 0
             for name in phase:
-                size, taken = self.stages[name].weights, self.weight_bytes(name) + SESSION_BYTES
+                size, taken = self.stages[name].weights, self.weight_bytes(name) + self.stages[name].session_bytes
                 twice = size.largest if self.wide and name not in self.mapped else 0  # while it is packed
                 peak = max(peak, resident + taken + twice)
                 resident += taken
             cache = max(cache, request.cache_bytes if "decoder" in phase else 0)
             working = max((self.stages[name].activations.get(request.kind, 0) for name in phase), default=0)
             peak = max(peak, resident + cache + working)
+            resident += sum(self.stages[n].activations.get(request.kind, 0) for n in phase if self.stages[n].kept)
         return peak
 
     def within(self, request: RequestNeeds, available: int) -> Needs:
@@ -96,8 +102,11 @@ class Needs:
         return max(self.peak_bytes(request, policy) for request in self.requests)
 
 
-def needs_from_bundle(bundle: Bundle, device: str) -> Needs:
-    """Of a bundle, from its manifest and graphs; no weight is read. Raises InvalidBundleError."""
+def needs_from_bundle(bundle: Bundle, device: str, size: str | None = None) -> Needs:
+    """Of a bundle, from its manifest and graphs; no weight is read. `size` names a resolution, None the first.
+
+    Raises InvalidBundleError, UsageError.
+    """
     graphs = {name: graph_from_file(bundle.stage_path(name)) for name in bundle.stages}
     beside = {name for name in graphs if bundle.stage_path(name).with_suffix(".onnx.data").is_file()}
     return needs_from_graphs(
@@ -109,6 +118,7 @@ def needs_from_bundle(bundle: Bundle, device: str) -> Needs:
         bundle.vocabulary,
         bundle.scheduler.default_steps,
         device,
+        size,
     )
 
 
@@ -121,6 +131,7 @@ def needs_from_graphs(
     vocabulary: Vocabulary,
     num_steps: int,
     device: str,
+    size: str | None,
 ) -> Needs:
     """Of graphs that are not in a bundle yet."""
     levels = [f"head_{segment.name}" for segment in vocabulary.segments if segment.name.startswith("level")]
@@ -131,7 +142,8 @@ def needs_from_graphs(
     for quality, last in pictures.items():
         phases[f"edit {quality}"] = [["vision_encoder"], ["decoder", *levels], *last]
     used = {kind: tuple(tuple(n for n in phase if n in graphs) for phase in them) for kind, them in phases.items()}
-    sizes = {kind: _sizes(kind, model, grammar, vocabulary, num_steps) for kind in used}
+    resolution = _resolution(grammar, size)
+    sizes = {kind: _sizes(kind, model, resolution, vocabulary, num_steps) for kind in used}
     per_slot = 2 * model.num_layers * model.num_kv_heads * model.head_dim * FLOAT32_BYTES
 
     def cache_bytes(kind: str) -> int:
@@ -140,6 +152,8 @@ def needs_from_graphs(
     stages = {
         stage: StageNeeds(
             stage,
+            weights[stage].stored < LARGE_BYTES,
+            NODE_BYTES * len(graph.nodes) + (0 if weights[stage].beside else weights[stage].stored),
             weights[stage],
             {
                 kind: activation_bytes(graph, _of_stage(stage, kind, sizes[kind]))
@@ -161,9 +175,17 @@ def _pictures(names: Sequence[str]) -> dict[str, list[list[str]]]:
     return found
 
 
-def _sizes(kind: str, model: ModelSpec, grammar: Grammar, vocabulary: Vocabulary, num_steps: int) -> dict[str, int]:
+def _resolution(grammar: Grammar, size: str | None) -> Resolution:
+    found = {resolution.name: resolution for resolution in grammar.image.resolutions}
+    if size is not None and size not in found:
+        raise UsageError(f"size: got {size!r}, expected one of {', '.join(found)} (width x height)")
+    return grammar.image.resolutions[0] if size is None else found[size]
+
+
+def _sizes(
+    kind: str, model: ModelSpec, resolution: Resolution, vocabulary: Vocabulary, num_steps: int
+) -> dict[str, int]:
     """The named dimensions: the sizes of the request."""
-    resolution = grammar.image.resolutions[0]
     schedule = schedule_from_resolution(resolution, vocabulary)
     rows, columns = resolution.grids[-1]
     coarse = resolution.grids[0][0] * resolution.grids[0][1]

@@ -15,12 +15,14 @@ FLOAT32_BYTES = 4
 @dataclass(frozen=True, slots=True)
 class WeightBytes:
     """Of one stage: as stored; as held in float32 where a CPU has to; the largest weight of these, which is there twice
-    while it is packed; and the part of `stored` that a product can read from the map of its file."""
+    while it is packed; the part of `stored` that a product can read from the map of its file; and whether that lies
+    beside the graph."""
 
     stored: int
     held: int
     largest: int
     mappable: int
+    beside: bool
 
 
 def weight_bytes_of_file(path: Path) -> WeightBytes:
@@ -37,4 +39,4 @@ def weight_bytes_of_graph(graph: Graph, *, beside: bool) -> WeightBytes:
         count = prod(size for size in value.shape or () if isinstance(size, int))
         stored += count * (value.item_bytes or 0)
         held.append(count * (FLOAT32_BYTES if name in cast else value.item_bytes or 0))
-    return WeightBytes(stored, sum(held), max(held), mapped_bytes_of(graph) if beside else 0)
+    return WeightBytes(stored, sum(held), max(held), mapped_bytes_of(graph) if beside else 0, beside)
