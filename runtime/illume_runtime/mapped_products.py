@@ -5,8 +5,12 @@ holds that. Here `y = MatMul(x, Cast(w))` becomes a Scan over blocks of rows of 
 
     y += x[..., rows] @ Cast(w[rows])
 
-so that a block in float32 never leaves the processor's cache, and the matrix is read from the map of its file as it
-is stored: half the bytes, and none of them this process's own. Sums are taken block by block; nothing else changes.
+and `y = Gemm(x, Cast(w), b)` with `w` [N, K] transposed becomes one that puts the columns
+
+    y[:, rows] = x @ Cast(w[rows]).T
+
+beside each other, so that a block in float32 never leaves the processor's cache, and the matrix is read from the map of
+its file as it is stored: half the bytes, and none of them this process's own. Nothing but the order of sums changes.
 
 Weights of other operators (convolutions, tables) stay as they are, and are held in float32.
 """
@@ -60,7 +64,8 @@ def _matrices(graph: Graph) -> dict[str, tuple[str, int, int]]:
         source = graph.initializers.get(node.inputs[0]) if node.op_type == "Cast" else None
         if source is not None and source.item_bytes == HALF_BYTES and source.shape is not None:
             users = [user for user in graph.nodes if node.outputs[0] in user.inputs]
-            products = all(u.op_type == "MatMul" and u.inputs[1:] == node.outputs for u in users)
+            products = all(_is_product(user, node.outputs[0]) for user in users)
+            products &= len({user.op_type for user in users}) == 1
             others = [user for user in graph.nodes if node.inputs[0] in user.inputs and user is not node]
             if products and not others and len(source.shape) == 2:
                 rows, columns = (int(size) for size in source.shape if isinstance(size, int))
@@ -68,18 +73,26 @@ def _matrices(graph: Graph) -> dict[str, tuple[str, int, int]]:
     return found
 
 
+def _is_product(node: Node, matrix: str) -> bool:
+    """Whether it is one of the two kinds that are replaced, with the matrix on its right."""
+    plain = {"transB": 1.0, "transA": 0.0, "alpha": 1.0, "beta": 1.0}
+    gemm = node.op_type == "Gemm" and {"alpha": 1.0, "beta": 1.0, "transA": 0.0, **node.numbers} == plain
+    return (node.op_type == "MatMul" or gemm) and node.inputs[1] == matrix and matrix not in node.inputs[::2]
+
+
 def _graph(data: bytes, start: int, end: int, matrices: dict[str, tuple[str, int, int]]) -> bytes:
     blocks = {name: rows_of_block(rows, columns) for name, rows, columns in matrices.values()}
-    parts, nodes = [field(INITIALIZER, _scalar("mapped.zero"))], 0
+    parts, nodes = [], 0
     for item in fields(data, start, end):
         part = data[item.whole : item.end]
         if item.number == NODE:
             node = node_at(data, item)
             if node.op_type == "Cast" and node.outputs[0] in matrices:
                 continue
-            if node.op_type == "MatMul" and node.inputs[1] in matrices:
+            if node.op_type in ("MatMul", "Gemm") and node.inputs[1] in matrices:
                 name, rows, columns = matrices[node.inputs[1]]
-                part = _product(f"mapped.{nodes}", node, name, rows, columns, blocks[name])
+                make = _product if node.op_type == "MatMul" else _transposed
+                part = make(f"mapped.{nodes}", node, name, rows, columns, blocks[name])
                 nodes += 1
         elif item.number == INITIALIZER:
             name, value = tensor_at(data, item)
@@ -129,14 +142,42 @@ def _product(prefix: str, node: Node, name: str, rows: int, columns: int, block:
         [
             field(INITIALIZER, _integers(own("split"), [rows // block, block])),
             field(INITIALIZER, _integers(own("columns"), [columns])),
+            field(INITIALIZER, _scalar(own("zero"))),
             _node("Shape", [x], [own("rest")], _attribute("end", -1)),
             _node("Concat", [own("rest"), own("split")], [own("shape")], _attribute("axis", 0)),
             _node("Concat", [own("rest"), own("columns")], [own("sums")], _attribute("axis", 0)),
             _node("Reshape", [x, own("shape")], [own("x")]),
-            _node("Expand", ["mapped.zero", own("sums")], [own("zeros")]),
+            _node("Expand", [own("zero"), own("sums")], [own("zeros")]),
             _node("Scan", [own("zeros"), own("x"), name], [y], scan),
         ]
     )
+
+
+def _transposed(prefix: str, node: Node, name: str, rows: int, columns: int, block: int) -> bytes:
+    """The nodes in place of one Gemm of x [M, K] with a matrix [N, K]."""
+    x, _, *bias = node.inputs
+    (y,) = node.outputs
+
+    def own(what: str) -> str:
+        return f"{prefix}.{what}"
+
+    body = b"".join(
+        [
+            _node("Cast", ["w"], ["wide"], _attribute("to", FLOAT)),
+            _node("Gemm", [x, "wide"], ["part"], _attribute("transB", 1)),
+            field(2, own("body")),
+            field(11, _typed("w", 0)),
+            field(12, _typed("part", FLOAT)),
+        ]
+    )
+    scan = _attribute("body", body) + _attribute("num_scan_inputs", 1) + _attribute("scan_output_axes", [1])
+    product = own("product") if bias else y
+    nodes = [
+        field(INITIALIZER, _integers(own("shape"), [0, rows])),
+        _node("Scan", [name], [own("parts")], scan),
+        _node("Reshape", [own("parts"), own("shape")], [product]),
+    ]
+    return b"".join([*nodes, *([_node("Add", [product, bias[0]], [y])] if bias else [])])
 
 
 def _node(op_type: str, inputs: list[str], outputs: list[str], attributes: bytes = b"") -> bytes:

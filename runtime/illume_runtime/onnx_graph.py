@@ -6,17 +6,18 @@ Weights are not read: where they are in the file itself they are skipped. Field 
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from illume_runtime.errors import InvalidBundleError
-from illume_runtime.protobuf import DELIMITED, Data, Field, fields, varint
+from illume_runtime.protobuf import DELIMITED, FIXED32, VARINT, Data, Field, fields, varint
 
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}  # of the types of TensorProto, by number
 GRAPH = 7  # of ModelProto
 NODE, INITIALIZER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
-NODE_INPUT, NODE_OUTPUT, OP_TYPE = 1, 2, 4  # of NodeProto
+NODE_INPUT, NODE_OUTPUT, OP_TYPE, ATTRIBUTE = 1, 2, 4, 5  # of NodeProto
 DIMS, DATA_TYPE, TENSOR_NAME = 1, 2, 8  # of TensorProto
 
 
@@ -30,11 +31,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operator; an input that is left out is an empty name."""
+    """An operator; an input that is left out is an empty name. `numbers` are its attributes that are one number."""
 
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,26 @@ def text_at(data: Data, item: Field) -> str:
 def node_at(data: Data, item: Field) -> Node:
     """A NodeProto."""
     texts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], OP_TYPE: []}
+    numbers: dict[str, float] = {}
     for part in fields(data, item.start, item.end):
         if part.number in texts:
             texts[part.number].append(text_at(data, part))
-    return Node("".join(texts[OP_TYPE]), tuple(texts[NODE_INPUT]), tuple(texts[NODE_OUTPUT]))
+        elif part.number == ATTRIBUTE:
+            numbers |= _number_at(data, part)
+    return Node("".join(texts[OP_TYPE]), tuple(texts[NODE_INPUT]), tuple(texts[NODE_OUTPUT]), numbers)
+
+
+def _number_at(data: Data, item: Field) -> dict[str, float]:
+    """An AttributeProto: name 1, float 2, integer 3; nothing where it is another kind."""
+    name, found = "", {}
+    for part in fields(data, item.start, item.end):
+        if part.number == 1:
+            name = text_at(data, part)
+        elif part.number == 2 and part.wire == FIXED32:
+            found[name] = float(struct.unpack("<f", data[part.start : part.end])[0])
+        elif part.number == 3 and part.wire == VARINT:
+            found[name] = float(part.value)
+    return found
 
 
 def tensor_at(data: Data, item: Field) -> tuple[str, Value]:

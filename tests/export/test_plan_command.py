@@ -114,7 +114,7 @@ def test_weights_and_cache_are_those_of_a_run(bundle: Path, capsys: pytest.Captu
 
 def test_a_size_that_there_is_not_is_a_usage_error(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(bundle), "--size", "1x1"]) == 2
-    assert "size: got '1x1', expected one of 256x256" in capsys.readouterr().err
+    assert "size: got '1x1', expected one of " in capsys.readouterr().err
 
 
 def test_a_size_without_a_unit_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

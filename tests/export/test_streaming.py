@@ -157,13 +157,6 @@ def test_matrices_in_half_precision_are_read_from_disk_where_float32_does_not_fi
     np.testing.assert_allclose(mapped.run(feeds)["hidden"], packed.run(feeds)["hidden"], atol=1e-6)
 
 
-def test_blocks_are_whole_rows_that_divide_the_matrix() -> None:
-    assert mapped_products.rows_of_block(2048, 11_008) == 64
-    assert mapped_products.rows_of_block(11_008, 2048) == 344
-    assert mapped_products.rows_of_block(2048, 256) == 2048
-    assert mapped_products.rows_of_block(7, 1 << 21) == 1
-
-
 def test_an_unknown_model_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no published model 'gpt'; known are illume-plus-3b, illume-plus-7b"):
         random_checkpoint("gpt")
