@@ -30,6 +30,10 @@ class Session(Protocol):
     def spec(self) -> StageSpec:
         """The stage that it runs."""
 
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of weights that a call reads from memory."""
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """New arrays of all outputs."""
 

@@ -53,7 +53,8 @@ class Stages:
         """What `span` declares, to be kept by a loop that does the same work again and again."""
         factor = {"call": 1, "row": rows, "token": rows * max(tokens, 1)}[stage.flops.per]
         counted: dict[str, Any] = {**args, "tokens": rows * tokens} if tokens else dict(args)
-        return Work(name, "stage", stage.weight_bytes + more_bytes, stage.flops.count * factor, counted)
+        moved = self[stage.name].moved_bytes + more_bytes
+        return Work(name, "stage", moved, stage.flops.count * factor, counted)
 
     def run(self, name: str, feeds: Arrays, **args: int) -> dict[str, NDArray[np.generic]]:
         """Runs a stage once within its span; rows are the first dimension of the first input."""
