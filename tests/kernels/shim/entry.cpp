@@ -57,3 +57,11 @@ extern "C" const char* illume_launch(const char* name, void** arguments, const s
     }
     return "no such kernel";
 }
+
+// How many arguments a kernel has, and their sizes; 0 for an unknown name.
+extern "C" std::size_t illume_argument_sizes(const char* name, std::size_t* sizes) {
+    for (const Entry& entry : entries) {
+        if (std::string(entry.name) == name) return entry.sizes(sizes);
+    }
+    return 0;
+}

@@ -1,0 +1,45 @@
+"""Both implementations of the device: the real packages over a fake driver, and on a GPU where there is one."""
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+
+import contract
+import fake_machine
+import pytest
+
+CONTRACT = str(Path(contract.__file__))
+PACKAGES = {"cuda_core": "cuda.core", "pycuda": "pycuda"}
+
+
+def is_installed(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module", params=[("cuda_core", "90"), ("cuda_core", "87"), ("pycuda", "90")], ids="-".join)
+def results(request):
+    implementation, capability = request.param
+    if not is_installed(PACKAGES[implementation]):
+        pytest.skip(f"{PACKAGES[implementation]} is not installed")
+    if fake_machine.library_folder() is None:
+        pytest.skip("g++ is not installed")
+    done = fake_machine.run([CONTRACT, implementation], FAKE_CAPABILITY=capability)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", contract.CHECKS)
+def test_over_the_fake_driver(results, name):
+    assert results[name] is None, results[name]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", PACKAGES)
+@pytest.mark.parametrize("name", contract.CHECKS)
+def test_on_a_gpu(implementation, name):
+    pytest.importorskip(PACKAGES[implementation])
+    contract.CHECKS[name](importlib.import_module(f"illume_runtime.device.{implementation}").open_device())
