@@ -56,7 +56,12 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.tracer = tracer
-        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session))
+        accelerator = None
+        if device != "cpu" and open_session is session_from_stage:
+            from illume_runtime.gpu.sessions import gpu_sessions
+
+            accelerator, open_session = gpu_sessions(bundle, device)
+        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session, accelerator))
         self._lock = RequestLock()
 
     def __enter__(self) -> Pipeline:

@@ -37,7 +37,8 @@ struct Entry {
 const Entry entries[] = {
     ENTRY(sample_group),    ENTRY(sample_cluster),  ENTRY(sample_gumbel),   ENTRY(guidance_step),   ENTRY(gather_embedding),
     ENTRY(head_gemv_w16_2), ENTRY(head_gemv_w16_8), ENTRY(head_gemv_w16_16), ENTRY(head_gemv_w8_2),  ENTRY(head_gemv_w8_8),
-    ENTRY(head_gemv_w8_16), ENTRY(head_gemv_w4_2),  ENTRY(head_gemv_w4_8),  ENTRY(head_gemv_w4_16)};
+    ENTRY(head_gemv_w8_16), ENTRY(head_gemv_w4_2),  ENTRY(head_gemv_w4_8),  ENTRY(head_gemv_w4_16),
+    ENTRY(advance_step)};
 
 }  // namespace
 

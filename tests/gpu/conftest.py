@@ -1,0 +1,11 @@
+"""The small model on the CPU, which the GPU is compared with."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def pipeline(bundle):
+    from illume_runtime.pipeline import Pipeline
+
+    with Pipeline.load(bundle, threads=1) as loaded:
+        yield loaded
