@@ -1,4 +1,4 @@
-"""A GPU in numpy: a device that records what is asked of it, kernels by their definitions, stages by ONNX Runtime's CPU.
+"""A GPU in numpy: a device that records its calls, kernels by their definitions, stages on ONNX Runtime's CPU.
 
 Work waits in a queue until something synchronizes, so that a host that reads too early reads what was there before.
 """

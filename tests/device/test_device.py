@@ -10,6 +10,7 @@ import fake_machine
 import pytest
 
 CONTRACT = str(Path(contract.__file__))
+WHOLE_LOOP = str(Path(contract.__file__).with_name("whole_loop.py"))
 PACKAGES = {"cuda_core": "cuda.core", "pycuda": "pycuda"}
 
 
@@ -35,6 +36,22 @@ def results(request):
 @pytest.mark.parametrize("name", contract.CHECKS)
 def test_over_the_fake_driver(results, name):
     assert results[name] is None, results[name]
+
+
+@pytest.mark.parametrize(
+    ("implementation", "capability"), [("cuda-core", "90"), ("cuda-core", "87"), ("pycuda", "90")], ids="-".join
+)
+def test_a_whole_drawing_over_the_fake_driver_is_that_of_the_cpu(bundle, implementation, capability):
+    """Our CUDA source runs all kernels of both loops, launched, captured and replayed by the real package."""
+    package = PACKAGES[implementation.replace("-", "_")]
+    if not is_installed(package):
+        pytest.skip(f"{package} is not installed")
+    if fake_machine.library_folder() is None:
+        pytest.skip("g++ is not installed")
+    done = fake_machine.run([WHOLE_LOOP, implementation, str(bundle)], FAKE_CAPABILITY=capability)
+    assert done.returncode == 0, done.stderr
+    got, expected = json.loads(done.stdout)
+    assert got == expected
 
 
 @pytest.mark.gpu

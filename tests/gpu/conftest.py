@@ -1,6 +1,11 @@
 """The small model on the CPU, which the GPU is compared with."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

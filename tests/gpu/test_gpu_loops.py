@@ -1,4 +1,4 @@
-"""The token loop and the diffusion loop on a GPU in numpy: the CPU's tokens, and a host that waits once for each row."""
+"""The token loop and the diffusion loop on a GPU in numpy: the tokens of the CPU, and one wait for each row."""
 
 import numpy as np
 import pytest
@@ -156,7 +156,7 @@ def test_progress_comes_once_for_each_row_and_ends_at_the_end(on_gpu):
 
 
 def test_cancelling_leaves_the_pipeline_as_new(pipeline, on_gpu):
-    gpu, device = on_gpu()
+    gpu, _device = on_gpu()
     sampling = ImageSampling(seed=5, steps=1)
     asked = iter([False, False, True])
     with pytest.raises(Cancelled, match="cancelled after 6 of 9 tokens"):
@@ -174,13 +174,13 @@ def test_logits_that_are_not_finite_are_an_error(on_gpu, monkeypatch):
 
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(on_gpu):
     gpu, _ = on_gpu(FakeDevice(memory_bytes=(64 << 20) + 1000))
-    with pytest.raises(MemoryLimitError, match="MB of the GPU's memory, but .* are left; ask for fewer at once"):
+    with pytest.raises(MemoryLimitError, match=r"MB of the GPU's memory, but .* are left; ask for fewer at once"):
         gpu.draw("a star", n=4)
 
 
 def test_double_sampling_is_refused(on_gpu):
     gpu, _ = on_gpu()
-    with pytest.raises(UsageError, match="double_sampling: .* runs on the CPU only; use --device cpu"):
+    with pytest.raises(UsageError, match=r"double_sampling: .* runs on the CPU only; use --device cpu"):
         gpu.draw("a star", sampling=ImageSampling(double_sampling=True))
 
 
