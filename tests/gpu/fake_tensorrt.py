@@ -69,7 +69,7 @@ class Context:
 
     def set_tensor_address(self, name, address):
         self._addresses[name] = address
-        return address % 256 == 0 or name not in self._engine._inputs
+        return address % 256 == 0
 
     def infer_shapes(self):
         return [name for name in self._engine._inputs if name not in self._shapes]
@@ -147,6 +147,10 @@ def write_engines(bundle, *, batch=2, target="tensorrt", gpu="9.0", builder="11.
         path.write_bytes(json.dumps({"stage": name, "profiles": profiles, "slots": slots} | more).encode())
         record(path, bundle, target=target, gpu=gpu, builder=builder)
     return folder
+
+
+def shape_of(port, sizes, k):
+    return [dim if isinstance(dim, int) else sizes[dim][k] for dim in port.shape]
 
 
 def record(path: Path, bundle, *, target="tensorrt", gpu="9.0", builder="11.0"):

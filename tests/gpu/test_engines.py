@@ -55,7 +55,7 @@ def test_pictures_and_answers_are_those_of_the_cpu(pipeline, copied, machine, pi
 
 
 def test_without_engines_it_says_what_to_run(machine):
-    with pytest.raises(EngineError, match="device tensorrt: there are no engines in .*; run: illume build BUNDLE"):
+    with pytest.raises(EngineError, match=r"device tensorrt: there are no engines in .*; run: illume build BUNDLE"):
         machine()
 
 
@@ -81,7 +81,7 @@ def test_an_engine_for_other_gpus_of_rtx_is_refused(copied, machine):
 def test_a_changed_byte_is_refused(copied, machine):
     engine = fake_tensorrt.write_engines(copied) / "decoder.engine"
     engine.write_bytes(engine.read_bytes() + b" ")
-    with pytest.raises(EngineError, match="decoder.engine: its bytes are not those that were built; run: illume bui"):
+    with pytest.raises(EngineError, match=r"decoder.engine: its bytes are not those that were built; run: illume bui"):
         machine()
 
 
@@ -112,7 +112,9 @@ def test_more_rows_than_an_engine_takes_are_refused(copied, machine, pictures):
     fake_tensorrt.write_engines(copied, batch=1)
     gpu, _ = machine()
     images = [Image.fromarray(picture) for picture in pictures[:3]]
-    with pytest.raises(EngineError, match="the engine was not built for .*; ask for fewer at once, or build it for mo"):
+    with pytest.raises(
+        EngineError, match=r"the engine was not built for .*; ask for fewer at once, or build"
+    ):
         gpu.describe_many(images, ["what?"] * 3)
 
 

@@ -24,6 +24,7 @@ from illume_runtime.stages import Stages
 
 TOKEN_BLOCK: Final = 8
 MAX_BINDINGS: Final = 64
+ALIGNMENT: Final = 256  # that TensorRT wants of every address
 
 
 class Decoding:
@@ -178,11 +179,16 @@ class Head:
         accelerator, stages = decoding.accelerator, decoding.stages
         session = device_session(stages[f"head_{segment}"])
         states = decoding.states
+        self.operations: list[Operation] = []
         cond = states.rows(0, batch)
         uncond = states.rows(batch, 2 * batch) if is_guided else cond
+        if uncond.address % ALIGNMENT != 0:
+            source, uncond = uncond, accelerator.array(uncond.shape, uncond.dtype)
+            target, num_bytes = uncond.address, uncond.nbytes
+            self.operations.append((lambda: accelerator.stream.copy(target, source.address, num_bytes), True))
         self.guidance = accelerator.uploaded(np.ones(batch, np.float32))
         self.logits = accelerator.array((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
         self._run: DeviceRun = session.bind_device(
             {"hidden": cond, "hidden_uncond": uncond, "guidance": self.guidance}, {"logits": self.logits}
         )
-        self.operations: list[Operation] = [(self._run.enqueue, self._run.is_capturable)]
+        self.operations.append((self._run.enqueue, self._run.is_capturable))
