@@ -112,9 +112,7 @@ def test_more_rows_than_an_engine_takes_are_refused(copied, machine, pictures):
     fake_tensorrt.write_engines(copied, batch=1)
     gpu, _ = machine()
     images = [Image.fromarray(picture) for picture in pictures[:3]]
-    with pytest.raises(
-        EngineError, match=r"the engine was not built for .*; ask for fewer at once, or build"
-    ):
+    with pytest.raises(EngineError, match=r"the engine was not built for .*; ask for fewer at once, or build"):
         gpu.describe_many(images, ["what?"] * 3)
 
 

@@ -147,6 +147,21 @@ def test_the_diffusion_loop_is_captured_once(on_gpu):
     assert device.calls["capture guidance_step"] == 1
 
 
+def test_the_host_waits_in_no_diffusion_step_but_for_the_one_before(on_gpu):
+    gpu, device = on_gpu()
+
+    def calls_of(steps, **options):
+        device.calls.clear()
+        gpu.draw("a star", sampling=ImageSampling(seed=5, steps=steps), **options)
+        return device.calls["synchronize"], device.calls["wait for an event"]
+
+    calls_of(2)
+    assert calls_of(3) == calls_of(7)
+    shown = [calls_of(steps, on_progress=lambda progress: None) for steps in (3, 7)]
+    assert shown[0][0] == shown[1][0]
+    assert shown[1][1] - shown[0][1] == 4
+
+
 def test_progress_comes_once_for_each_row_and_ends_at_the_end(on_gpu):
     gpu, _ = on_gpu()
     seen = []

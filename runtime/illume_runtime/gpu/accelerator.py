@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from illume_kernels.launch import Launch
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.device.images import kernel_image
-from illume_runtime.device.open import open_device
+from illume_runtime.device.opening import open_device
 from illume_runtime.device.protocol import Device
 from illume_runtime.errors import MemoryLimitError
 

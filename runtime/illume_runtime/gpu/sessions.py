@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from illume_runtime.bundle import Bundle
-from illume_runtime.errors import UsageError
+from illume_runtime.errors import UnavailableError, UsageError
 from illume_runtime.gpu.accelerator import Accelerator, open_accelerator
 from illume_runtime.manifest import StageSpec
 from illume_runtime.session import OpenSession, Session
@@ -18,7 +18,7 @@ def gpu_sessions(bundle: Bundle, device: str) -> tuple[Accelerator, OpenSession]
         from illume_runtime.ort import check_cuda_provider
 
         check_cuda_provider()
-        accelerator = open_accelerator()
+        accelerator = _opened(device)
 
         def open_cuda(path: Path, spec: StageSpec, device: str, threads: int | None) -> Session:
             return ort_cuda_session(path, spec, accelerator)
@@ -27,7 +27,7 @@ def gpu_sessions(bundle: Bundle, device: str) -> tuple[Accelerator, OpenSession]
     if device == "tensorrt":
         from illume_runtime.gpu.tensorrt import Engines
 
-        accelerator = open_accelerator()
+        accelerator = _opened(device)
         engines = Engines(bundle, accelerator)
 
         def open_engine(path: Path, spec: StageSpec, device: str, threads: int | None) -> Session:
@@ -35,3 +35,10 @@ def gpu_sessions(bundle: Bundle, device: str) -> tuple[Accelerator, OpenSession]
 
         return accelerator, open_engine
     raise UsageError(f"device: got {device!r}, expected one of cpu, cuda, tensorrt")
+
+
+def _opened(device: str) -> Accelerator:
+    try:
+        return open_accelerator()
+    except UnavailableError as error:
+        raise UnavailableError(f"device {device}: {error}") from error
