@@ -175,12 +175,12 @@ def _advance_step(token, ring, batch, num_slots, count, length, positions, rows,
 
 
 def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, banned, token, chance, grid):
-    assert dtype == 0
     batch, n = grid[1], int(num_tokens)
+    kind = (np.float32, np.float16)[int(dtype)]
     given = view(rows, np.uint8, batch * ROW.itemsize).view(ROW)
     steps, tokens = view(step, np.uint32, batch), view(token, np.int32, batch)
     top = max(given["cond_row"].max(), given["uncond_row"].max()) + 1
-    values = view(logits, np.float32, int(top), int(row_stride))[:, int(start) : int(start) + n]
+    values = view(logits, kind, int(top), int(row_stride))[:, int(start) : int(start) + n].astype(np.float32)
     bits = view(seen, np.uint32, batch, (n + 31) // 32) if seen else None
     for b, row in enumerate(given):
         x = values[row["cond_row"]][None].copy()
