@@ -337,9 +337,39 @@ CALL(cuGetErrorName, int code, const char** name) {
     return OK;
 }
 CALL(cuGetErrorString, int code, const char** text) {
-    *text = code == 2 ? "out of memory" : code == 209 ? "no kernel image is available for execution on the device" : "refused by the fake driver";
+    *text = code == 2 ? "out of memory" : code == 200 ? "device kernel image is invalid" : code == 209 ? "no kernel image is available for execution on the device" : "refused by the fake driver";
     return OK;
 }
+
+// PyCUDA links these, and what we do with it calls none of them.
+#define NOT_HERE(name) CALL(name) { std::fprintf(stderr, "the fake driver has no %s\n", #name); return NOT_SUPPORTED; }
+NOT_HERE(cuArray3DCreate_v2) NOT_HERE(cuArray3DGetDescriptor_v2) NOT_HERE(cuArrayCreate_v2) NOT_HERE(cuArrayDestroy)
+NOT_HERE(cuArrayGetDescriptor_v2) NOT_HERE(cuCtxAttach) NOT_HERE(cuCtxCreate_v4) NOT_HERE(cuCtxDisablePeerAccess)
+NOT_HERE(cuCtxEnablePeerAccess) NOT_HERE(cuCtxGetCacheConfig) NOT_HERE(cuCtxGetLimit)
+NOT_HERE(cuCtxGetSharedMemConfig) NOT_HERE(cuCtxSetCacheConfig) NOT_HERE(cuCtxSetLimit)
+NOT_HERE(cuCtxSetSharedMemConfig) NOT_HERE(cuDeviceCanAccessPeer) NOT_HERE(cuDeviceGetByPCIBusId)
+NOT_HERE(cuDeviceGetPCIBusId) NOT_HERE(cuEventElapsedTime_v2) NOT_HERE(cuFuncSetCacheConfig)
+NOT_HERE(cuFuncSetSharedSize) NOT_HERE(cuIpcCloseMemHandle) NOT_HERE(cuIpcGetEventHandle) NOT_HERE(cuIpcGetMemHandle)
+NOT_HERE(cuIpcOpenEventHandle) NOT_HERE(cuIpcOpenMemHandle_v2) NOT_HERE(cuLaunch) NOT_HERE(cuLaunchGrid)
+NOT_HERE(cuLaunchGridAsync) NOT_HERE(cuLinkAddData_v2) NOT_HERE(cuLinkAddFile_v2) NOT_HERE(cuLinkComplete)
+NOT_HERE(cuLinkCreate_v2) NOT_HERE(cuLinkDestroy) NOT_HERE(cuMemAllocManaged) NOT_HERE(cuMemAllocPitch_v2)
+NOT_HERE(cuMemGetAddressRange_v2) NOT_HERE(cuMemHostGetFlags) NOT_HERE(cuMemHostRegister_v2)
+NOT_HERE(cuMemHostUnregister) NOT_HERE(cuMemcpy2DAsync_v2) NOT_HERE(cuMemcpy2DUnaligned_v2) NOT_HERE(cuMemcpy2D_v2)
+NOT_HERE(cuMemcpy3DAsync_v2) NOT_HERE(cuMemcpy3DPeer) NOT_HERE(cuMemcpy3DPeerAsync) NOT_HERE(cuMemcpy3D_v2)
+NOT_HERE(cuMemcpyAtoA_v2) NOT_HERE(cuMemcpyAtoD_v2) NOT_HERE(cuMemcpyAtoH_v2) NOT_HERE(cuMemcpyDtoA_v2)
+NOT_HERE(cuMemcpyDtoD_v2) NOT_HERE(cuMemcpyDtoH_v2) NOT_HERE(cuMemcpyHtoA_v2) NOT_HERE(cuMemcpyHtoD_v2)
+NOT_HERE(cuMemcpyPeer) NOT_HERE(cuMemcpyPeerAsync) NOT_HERE(cuMemsetD16Async) NOT_HERE(cuMemsetD16_v2)
+NOT_HERE(cuMemsetD2D16Async) NOT_HERE(cuMemsetD2D16_v2) NOT_HERE(cuMemsetD2D32Async) NOT_HERE(cuMemsetD2D32_v2)
+NOT_HERE(cuMemsetD2D8Async) NOT_HERE(cuMemsetD2D8_v2) NOT_HERE(cuMemsetD32Async) NOT_HERE(cuMemsetD32_v2)
+NOT_HERE(cuMemsetD8_v2) NOT_HERE(cuModuleGetGlobal_v2) NOT_HERE(cuModuleGetSurfRef) NOT_HERE(cuModuleGetTexRef)
+NOT_HERE(cuModuleLoad) NOT_HERE(cuModuleLoadData) NOT_HERE(cuParamSetSize) NOT_HERE(cuParamSetTexRef)
+NOT_HERE(cuParamSetf) NOT_HERE(cuParamSeti) NOT_HERE(cuParamSetv) NOT_HERE(cuProfilerInitialize)
+NOT_HERE(cuProfilerStart) NOT_HERE(cuProfilerStop) NOT_HERE(cuStreamAttachMemAsync) NOT_HERE(cuStreamQuery)
+NOT_HERE(cuSurfRefGetArray) NOT_HERE(cuSurfRefSetArray) NOT_HERE(cuTexRefCreate) NOT_HERE(cuTexRefDestroy)
+NOT_HERE(cuTexRefGetAddressMode) NOT_HERE(cuTexRefGetAddress_v2) NOT_HERE(cuTexRefGetArray)
+NOT_HERE(cuTexRefGetFilterMode) NOT_HERE(cuTexRefGetFlags) NOT_HERE(cuTexRefGetFormat)
+NOT_HERE(cuTexRefSetAddress2D_v3) NOT_HERE(cuTexRefSetAddressMode) NOT_HERE(cuTexRefSetAddress_v2)
+NOT_HERE(cuTexRefSetArray) NOT_HERE(cuTexRefSetFilterMode) NOT_HERE(cuTexRefSetFlags) NOT_HERE(cuTexRefSetFormat)
 
 // What is not here says so when it is called.
 std::vector<std::string> missing_names;

@@ -38,9 +38,7 @@ def test_over_the_fake_driver(results, name):
     assert results[name] is None, results[name]
 
 
-@pytest.mark.parametrize(
-    ("implementation", "capability"), [("cuda-core", "90"), ("cuda-core", "87"), ("pycuda", "90")], ids="-".join
-)
+@pytest.mark.parametrize(("implementation", "capability"), [("cuda-core", "90"), ("cuda-core", "87"), ("pycuda", "90")])
 def test_a_whole_drawing_over_the_fake_driver_is_that_of_the_cpu(bundle, implementation, capability):
     """Our CUDA source runs all kernels of both loops, launched, captured and replayed by the real package."""
     package = PACKAGES[implementation.replace("-", "_")]

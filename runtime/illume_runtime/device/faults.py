@@ -13,6 +13,7 @@ UNFIT_IMAGES = (
     "no binary for gpu",
     "no kernel image",
     "unsupported ptx version",
+    "unsupported toolchain",
     "invalid image",
     "kernel image is invalid",
 )
