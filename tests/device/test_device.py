@@ -52,6 +52,32 @@ def test_a_whole_drawing_over_the_fake_driver_is_that_of_the_cpu(bundle, impleme
     assert got == expected
 
 
+OPENING = "from illume_runtime.gpu.accelerator import open_accelerator as open; open()"
+
+
+@pytest.mark.parametrize("layer", ["cuda-core", "pycuda"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"FAKE_NO_GPU": "1"}, "UnavailableError: the NVIDIA driver finds no GPU that can be used (cuInit gave 100)"),
+        ({"FAKE_CAPABILITY": "72"}, "UnavailableError: the GPU has compute capability 7.2, expected 7.5 or later"),
+        (
+            {"FAKE_DRIVER": "12040"},
+            "UnavailableError: the driver is of CUDA 12.4, the kernels were built for CUDA 13.0; update the driver",
+        ),
+        ({"FAKE_NO_BINARY": "1"}, "UnavailableError: kernels: the driver cannot run these kernels"),
+    ],
+    ids=["no GPU", "too old a GPU", "too old a driver", "no binary"],
+)
+def test_a_machine_that_does_not_do_is_told_so(layer, settings, message):
+    if not is_installed(PACKAGES[layer.replace("-", "_")]):
+        pytest.skip(f"{layer} is not installed")
+    if fake_machine.library_folder() is None:
+        pytest.skip("g++ is not installed")
+    done = fake_machine.run(["-c", OPENING], ILLUME_DEVICE_LAYER=layer, **settings)
+    assert message in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("implementation", PACKAGES)
 @pytest.mark.parametrize("name", contract.CHECKS)

@@ -7,6 +7,7 @@ import pytest
 from illume_runtime.device import driver, faults, opening
 from illume_runtime.device.packages import package
 from illume_runtime.errors import EngineError, MemoryLimitError, UnavailableError, UsageError
+from illume_runtime.gpu.accelerator import open_accelerator
 
 
 def test_without_a_driver_nothing_is_imported(monkeypatch):
@@ -19,6 +20,12 @@ def test_without_a_driver_nothing_is_imported(monkeypatch):
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(UsageError, match="got 'opencl', expected one of cuda-core, pycuda"):
         opening.open_device("opencl")
+
+
+def test_the_variable_names_the_implementation(monkeypatch):
+    monkeypatch.setenv("ILLUME_DEVICE_LAYER", "opencl")
+    with pytest.raises(UsageError, match="got 'opencl', expected one of cuda-core, pycuda"):
+        open_accelerator()
 
 
 @pytest.mark.parametrize(("implementation", "extra"), [("cuda-core", "cuda"), ("pycuda", "pycuda")])

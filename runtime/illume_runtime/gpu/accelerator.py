@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import prod
 
 import numpy as np
@@ -14,6 +15,7 @@ from illume_runtime.device.opening import open_device
 from illume_runtime.device.protocol import Device
 from illume_runtime.errors import MemoryLimitError
 
+LAYER_VARIABLE = "ILLUME_DEVICE_LAYER"
 RESERVE_BYTES = 64 << 20  # that stay free: the driver and the libraries take some while they run
 
 
@@ -74,7 +76,10 @@ class Accelerator:
         self.stream.launch(self._kernels, launch)
 
 
-def open_accelerator(implementation: str = "cuda-core") -> Accelerator:
-    """The first GPU. Raises UnavailableError: no driver, no GPU, a package or a driver that does not do."""
-    device = open_device(implementation)
+def open_accelerator(implementation: str | None = None) -> Accelerator:
+    """The first GPU, through what ILLUME_DEVICE_LAYER says where nothing is said here (cuda-core).
+
+    Raises UnavailableError: no driver, no GPU, a package or a driver that does not do; UsageError for an unknown name.
+    """
+    device = open_device(implementation or os.environ.get(LAYER_VARIABLE) or "cuda-core")
     return Accelerator(device, kernel_image(device.compute_capability))

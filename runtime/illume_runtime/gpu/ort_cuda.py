@@ -14,9 +14,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from illume_runtime.gpu.accelerator import Accelerator
-from illume_runtime.gpu.session import DeviceArrays
+from illume_runtime.gpu.session import DeviceArrays, HostRun
 from illume_runtime.manifest import StageSpec
-from illume_runtime.ort import OrtBoundRun, OrtSession, cuda_session, typed_ort_errors
+from illume_runtime.ort import OrtSession, cuda_session, typed_ort_errors
 from illume_runtime.session import Arrays
 
 RUNS_BEFORE_CAPTURE = 2  # a prefill's shape may never come again
@@ -37,12 +37,15 @@ class OrtCudaSession:
         self.slots = first[2] if len(first) == 4 and isinstance(first[2], int) else None
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
-        """New host arrays of all outputs."""
-        return self._session.run(feeds)
+        """New host arrays of all outputs; the host waits for them."""
+        names = [output.name for output in self.spec.outputs]
+        with typed_ort_errors(self.spec.name):
+            found = self._session.inference.run(names, dict(feeds), _options(UNCAPTURED, waits=True))
+        return dict(zip(names, found, strict=True))
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBoundRun:
+    def bind(self, inputs: Arrays, outputs: Arrays) -> HostRun:
         """Fixes every input and output to a host array; each run copies them."""
-        return self._session.bind(inputs, outputs)
+        return HostRun(self.run, inputs, outputs)
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """Of an input or output on the device."""
@@ -79,10 +82,10 @@ class OrtCudaRun:
             self._session.inference.run_with_iobinding(self._binding, self._options)
 
 
-def _options(graph_id: int) -> Any:
+def _options(graph_id: int, *, waits: bool = False) -> Any:
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(graph_id))
-    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    options.add_run_config_entry("disable_synchronize_execution_providers", "0" if waits else "1")
     return options
 
 
