@@ -6,6 +6,7 @@
 import importlib
 import json
 import sys
+import threading
 import traceback
 
 import numpy as np
@@ -136,6 +137,23 @@ def check_replays_of_the_sampler_draw_what_the_oracle_draws(device):
         graph.replay()
         got = downloaded(stream, token, np.int32, batch)
         np.testing.assert_array_equal(got, oracle.sample(logits, params.at_step(k)))
+
+
+def check_another_thread_may_use_it_where_it_is_current(device):
+    values, got = np.arange(4), []
+
+    def work():
+        with device.current():
+            stream = device.stream()
+            got.append(downloaded(stream, uploaded(device, stream, values), np.int64, 4))
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(got, [values, values])
+    stream = device.stream()
+    np.testing.assert_array_equal(downloaded(stream, uploaded(device, stream, values), np.int64, 4), values)
 
 
 def check_launches_are_planned_for_what_can_be_launched(device):

@@ -20,7 +20,7 @@ using Result = int;
 using Device = int;
 using Pointer = unsigned long long;
 using Handle = void*;
-enum : Result { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_BINARY = 209, NOT_FOUND = 500, NOT_SUPPORTED = 801, CAPTURE = 900 };
+enum : Result { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT = 201, NO_BINARY = 209, NOT_FOUND = 500, NOT_SUPPORTED = 801, CAPTURE = 900 };
 
 namespace {
 
@@ -35,7 +35,7 @@ std::string calls;
 std::deque<Work> queue;
 std::map<Pointer, std::size_t> sizes;
 int context, pool;
-Handle current = nullptr;
+thread_local Handle current = nullptr;
 Stream legacy;
 std::size_t used = 0;
 int number(const char* name, int otherwise) { const char* text = std::getenv(name); return text ? std::atoi(text) : otherwise; }
@@ -48,6 +48,7 @@ void log(const char* name) { calls += name; calls += '\n'; }
 Stream* stream_of(Handle handle) { return reinterpret_cast<std::uintptr_t>(handle) <= 2 ? &legacy : static_cast<Stream*>(handle); }
 
 Result put(Handle handle, Work work) {
+    if (!current) return NO_CONTEXT;
     Stream* stream = stream_of(handle);
     if (stream->capturing) stream->capturing->work.push_back(std::move(work));
     else queue.push_back(std::move(work));
@@ -67,6 +68,7 @@ Result drain() {
 }
 
 Result take(Pointer* out, std::size_t count) {
+    if (!current) return NO_CONTEXT;
     if (any_capture) return CAPTURE;
     if (used + count > total()) return OUT_OF_MEMORY;
     void* memory = std::aligned_alloc(256, (count + 255) / 256 * 256);
@@ -331,7 +333,7 @@ CALL(cuLaunchKernel, Handle kernel, unsigned x, unsigned y, unsigned z, unsigned
 CALL(cuGetErrorName, int code, const char** name) {
     static const std::map<int, const char*> names = {
         {1, "CUDA_ERROR_INVALID_VALUE"}, {2, "CUDA_ERROR_OUT_OF_MEMORY"}, {100, "CUDA_ERROR_NO_DEVICE"}, {101, "CUDA_ERROR_INVALID_DEVICE"},
-        {200, "CUDA_ERROR_INVALID_IMAGE"}, {209, "CUDA_ERROR_NO_BINARY_FOR_GPU"}, {500, "CUDA_ERROR_NOT_FOUND"}, {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}};
+        {200, "CUDA_ERROR_INVALID_IMAGE"}, {201, "CUDA_ERROR_INVALID_CONTEXT"}, {209, "CUDA_ERROR_NO_BINARY_FOR_GPU"}, {500, "CUDA_ERROR_NOT_FOUND"}, {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}};
     auto found = names.find(code);
     *name = found == names.end() ? "CUDA_ERROR_OTHER" : found->second;
     return OK;

@@ -199,6 +199,13 @@ def test_double_sampling_is_refused(on_gpu):
         gpu.draw("a star", sampling=ImageSampling(double_sampling=True))
 
 
+def test_the_device_is_that_of_the_thread_of_each_request(on_gpu):
+    gpu, device = on_gpu()
+    for _ in range(2):
+        gpu.draw("a star", sampling=ImageSampling(steps=1))
+    assert device.calls["current"] == 2
+
+
 def test_memory_is_given_back_on_close(on_gpu):
     gpu, _ = on_gpu()
     gpu.draw("a star", sampling=ImageSampling(steps=1))

@@ -33,7 +33,7 @@ def test_most_pictures_have_the_codes_of_the_cpu(pipeline, gpu):
     assert equal >= (PICTURES - 2 if device == "cuda" else PICTURES // 2)  # engines are float16
 
 
-def test_a_drawing_repeats_itself_and_does_not_depend_on_its_batch(gpu):
+def test_a_drawing_repeats_itself(gpu):
     loaded, _ = gpu
     sampling = ImageSampling(seed=6, steps=2)
     first, again = (loaded.draw("a star", n=2, sampling=sampling) for _ in range(2))

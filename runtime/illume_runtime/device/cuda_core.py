@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,7 @@ class CudaCoreDevice:
     """The GPU of one number, in its primary context, current on the thread that made it."""
 
     def __init__(self, number: int = 0) -> None:
+        self._number = number
         with typed_errors(f"GPU {number}", *ERRORS):
             self._device = _core().Device(number)
             self._device.set_current()
@@ -175,6 +176,13 @@ class CudaCoreDevice:
                 int(properties.multiprocessor_count),
                 int(properties.max_shared_memory_per_block_optin),
             )
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Within it the device may be used on this thread, and stays current there."""
+        with typed_errors("the GPU", *ERRORS):
+            _core().Device(self._number).set_current()
+        yield
 
     def free_bytes(self) -> int:
         """Memory that is left."""
@@ -205,7 +213,7 @@ class CudaCoreDevice:
             make = _core().ObjectCode.from_cubin if is_cubin else _core().ObjectCode.from_fatbin
             code = make(image)
             _ = code.handle  # loads it: an image that does not fit is an error now
-            return CudaCoreModule(code, int(self._device.device_id))
+            return CudaCoreModule(code, self._number)
 
 
 def open_device(number: int = 0) -> CudaCoreDevice:

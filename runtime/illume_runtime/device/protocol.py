@@ -8,6 +8,7 @@ where the GPU's memory is full, EngineError where the driver refuses.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -103,6 +104,9 @@ class Device(Protocol):
     @property
     def gpu(self) -> Gpu:
         """What launches are planned for; below 9.0 where clusters cannot be launched in this way."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Within it the device may be used on this thread; on the one that opened it, it may be used anyway."""
 
     def free_bytes(self) -> int:
         """Memory that is left."""

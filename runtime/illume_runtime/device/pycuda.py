@@ -7,7 +7,8 @@ because both are in the primary context. Launches are planned for clusters of on
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -179,9 +180,9 @@ class PycudaDevice:
         with typed_errors(f"GPU {number}", _cuda().Error):
             _cuda().init()
             device = _cuda().Device(number)
-            context = device.retain_primary_context()
-            context.push()
-            atexit.register(context.pop)
+            self._context = device.retain_primary_context()
+            self._context.push()
+            atexit.register(self._context.pop)
             attribute = _cuda().device_attribute
             self.name = str(device.name())
             major, minor = device.compute_capability()
@@ -191,6 +192,16 @@ class PycudaDevice:
                 int(device.get_attribute(attribute.MULTIPROCESSOR_COUNT)),
                 int(device.get_attribute(attribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)),
             )
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Within it the device may be used on this thread."""
+        with typed_errors("the GPU", _cuda().Error):
+            self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
 
     def free_bytes(self) -> int:
         """Memory that is left."""
