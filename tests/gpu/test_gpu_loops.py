@@ -206,6 +206,28 @@ def test_the_device_is_that_of_the_thread_of_each_request(on_gpu):
     assert device.calls["current"] == 2
 
 
+def test_bindings_that_are_given_up_while_it_draws_change_nothing(pipeline, on_gpu, monkeypatch):
+    from illume_runtime.gpu import decoding
+
+    monkeypatch.setattr(decoding, "MAX_BINDINGS", 1)
+    gpu, _ = on_gpu()
+    sampling = ImageSampling(seed=5, steps=1)
+    for _ in range(2):
+        assert codes_of(gpu.draw("a star", sampling=sampling)) == codes_of(pipeline.draw("a star", sampling=sampling))
+
+
+def test_embeddings_of_codes_are_uploaded_once_and_one_prefill_stays_bound(on_gpu):
+    gpu, _ = on_gpu()
+    sampling = ImageSampling(steps=1)
+    gpu.draw("a star", sampling=sampling)
+    decoding = gpu._model.engine.decoding
+    table = decoding.table(gpu.bundle.vocabulary.segment("level0"))
+    for prompt in ("a much longer sentence about nothing at all", "one that is longer still, and says less than that"):
+        gpu.draw(prompt, sampling=sampling)
+    assert decoding.table(gpu.bundle.vocabulary.segment("level0")) is table
+    assert len([key for key in decoding._bound if key[2] >= 8]) == 1
+
+
 def test_memory_is_given_back_on_close(on_gpu):
     gpu, _ = on_gpu()
     gpu.draw("a star", sampling=ImageSampling(steps=1))

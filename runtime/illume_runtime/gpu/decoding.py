@@ -20,6 +20,7 @@ from illume_runtime.errors import InvalidBundleError
 from illume_runtime.gpu.accelerator import Accelerator
 from illume_runtime.gpu.program import Operation
 from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
+from illume_runtime.manifest import Segment
 from illume_runtime.stages import Stages
 
 TOKEN_BLOCK: Final = 8
@@ -42,6 +43,8 @@ class Decoding:
         self.num_rows = self.slots = 0
         self.lengths = np.zeros(0, np.int64)
         self._static_slots = static_slots(stages.bundle)
+        self._tables: dict[str, DeviceArray] = {}
+        self.controls = np.unique(np.array([*stages.bundle.vocabulary.controls.values()], np.int64))
 
     @property
     def decoder(self) -> DeviceSession:
@@ -51,13 +54,30 @@ class Decoding:
     def close(self) -> None:
         """Give the memory back."""
         self._forget()
-        self._buffers, self._capacity, self._states = [], 0, None
+        self._buffers, self._capacity, self._states, self._tables = [], 0, None, {}
 
     def _forget(self) -> None:
         """Give up what is bound, once nothing works on it any more."""
         self.accelerator.stream.synchronize()
         self._bound.clear()
         self._heads.clear()
+
+    def _forget_prefills(self) -> None:
+        """Of the prefills, whose arrays are the largest, one stays bound."""
+        old = [key for key in self._bound if key[2] >= TOKEN_BLOCK]
+        if old:
+            self.accelerator.stream.synchronize()
+        for key in old:
+            del self._bound[key]
+
+    def table(self, segment: Segment) -> DeviceArray:
+        """Embeddings [n + C, D] of a segment's tokens and, behind them, of the `controls`; uploaded once."""
+        found = self._tables.get(segment.name)
+        if found is None:
+            ids = np.concatenate((np.arange(segment.start, segment.end), self.controls))
+            found = self.accelerator.uploaded(self.embed(ids), f"the embeddings of {segment.name}")
+            self._tables[segment.name] = found
+        return found
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T], on the host."""
@@ -102,6 +122,8 @@ class Decoding:
             caches = self._caches()
             if len(self._bound) >= MAX_BINDINGS:
                 self._forget()
+            if new >= TOKEN_BLOCK:
+                self._forget_prefills()
             found = self._bound[num_rows, self.slots, new] = Step(self, caches, num_rows, new)
         return found
 

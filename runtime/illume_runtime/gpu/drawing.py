@@ -25,7 +25,7 @@ from illume_runtime.device.array import DeviceArray
 from illume_runtime.device.protocol import Event, PinnedMemory
 from illume_runtime.drawing import OnLevel0, TokenRequest, ends_level0, preview_of
 from illume_runtime.errors import Cancelled, EngineError, UsageError
-from illume_runtime.gpu.decoding import Decoding
+from illume_runtime.gpu.decoding import Decoding, Head, Step
 from illume_runtime.gpu.engine import GpuTokenEngine
 from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.results import Cancel, OnProgress, Progress
@@ -89,6 +89,7 @@ class TokenLoop:
         self._guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
         self._penalty = 1.0 if sampling.repetition_penalty is None else float(sampling.repetition_penalty)
         self._programs: dict[StepKind, Program] = {}
+        self._steps: dict[int, Step] = {}
         self._kept: list[Any] = []  # what only the programs' addresses point at
 
     def run(
@@ -160,7 +161,7 @@ class TokenLoop:
         self._count = accelerator.array((1,), np.uint32)
         self._length = accelerator.uploaded(self._decoding.lengths)
         self._ring = accelerator.device.pinned(total * batch * 4)
-        self._tables = [self._table_of(level) for level in levels]
+        self._tables = [self._decoding.table(segment) for segment in self._schedule.segments]
         numbers = [request.request for request in self._requests]
         is_apart = self._is_apart
         self._rows = [
@@ -179,8 +180,8 @@ class TokenLoop:
         self._plans = [sample_plan(accelerator.device.gpu, batch, size) for size in sizes]
         self._workspaces = [accelerator.array((plan.workspace_bytes,), np.uint8) for plan in self._plans]
         self._keys = [accelerator.array((plan.keys_bytes,), np.uint8) for plan in self._plans]
-        heads = [self._head(level) for level in levels]
-        for head in heads:
+        self._heads = [self._head(level) for level in levels]
+        for head in self._heads:
             value = 1.0 if is_apart else self._guidance
             accelerator.upload(head.guidance, np.full(head.guidance.shape, value, np.float32))
         return self._ring
@@ -190,21 +191,17 @@ class TokenLoop:
         """Whether the sampler, not the head, combines both sides: a penalty acts on the conditional one alone."""
         return self._sides == 2 and self._penalty != 1.0
 
-    def _head(self, level: int) -> Any:
+    def _head(self, level: int) -> Head:
         name = self._schedule.segments[level].name
         if self._is_apart:
             return self._decoding.head(name, 2 * self._batch, False)
         return self._decoding.head(name, self._batch, self._sides == 2)
 
-    def _table_of(self, level: int) -> DeviceArray:
-        """Embeddings of a level's codes, and behind them those of the ids that are forced after it."""
-        segment = self._schedule.segments[level]
-        ids = np.concatenate((np.arange(segment.start, segment.end), self._forced))
-        return self._accelerator.uploaded(self._decoding.embed(ids), f"the embeddings of {segment.name}")
-
-    @property
-    def _forced(self) -> NDArray[np.int64]:
-        return np.array(sorted({token for step in self._schedule.steps for token in step.tokens}), np.int64)
+    def _step_of(self, new: int) -> Step:
+        """The decoder for so many new tokens: one for the whole loop, as programs point at its arrays."""
+        if new not in self._steps:
+            self._steps[new] = self._decoding.step(self._batch * self._sides, new)
+        return self._steps[new]
 
     def _program(self, k: int) -> Program:
         steps = self._schedule.steps
@@ -220,12 +217,12 @@ class TokenLoop:
         operations: list[Operation] = []
         num_rows = self._batch * self._sides
         if kind.before >= 0:
-            step = self._decoding.step(num_rows, 1 + len(kind.forced))
+            step = self._step_of(1 + len(kind.forced))
             operations += [(self._launching(self._gather(kind, step.embeds)), True), *step.operations]
-        head = self._head(kind.level)
+        head = self._heads[kind.level]
         operations += head.operations
         operations.append((self._launching(self._sample(kind.level, head.logits)), True))
-        positions = self._decoding.step(num_rows, kind.num_next).positions.address if kind.num_next else 0
+        positions = self._step_of(kind.num_next).positions.address if kind.num_next else 0
         advance = advance_step(
             self._token.address,
             self._ring.address,
@@ -242,7 +239,7 @@ class TokenLoop:
 
     def _gather(self, kind: StepKind, embeds: DeviceArray) -> Any:
         segment, table = self._schedule.segments[kind.before], self._tables[kind.before]
-        places = segment.size + np.searchsorted(self._forced, np.array(kind.forced, np.int64))
+        places = segment.size + np.searchsorted(self._decoding.controls, np.array(kind.forced, np.int64))
         appended = self._accelerator.uploaded(places.astype(np.int32))
         self._kept.append(appended)
         return gather_embedding(
