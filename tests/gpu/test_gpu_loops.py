@@ -84,6 +84,15 @@ def test_answers_are_those_of_the_cpu(pipeline, on_gpu, pictures):
         assert [answer.token_ids for answer in got] == [answer.token_ids for answer in expected]
 
 
+def test_an_answer_replays_the_decoder_and_the_head(on_gpu, pictures):
+    from PIL import Image
+
+    gpu, device = on_gpu()
+    gpu.describe(Image.fromarray(pictures[0]), "what?", sampling=TextSampling(max_tokens=6))
+    assert device.calls["capture decoder"] == device.calls["capture head_text"] == 1
+    assert device.calls["decoder"] == 2  # the prefill, and the first step
+
+
 def test_an_engine_of_few_rows_draws_in_parts(pipeline, on_gpu):
     gpu, _ = on_gpu(max_rows=4)
     sampling = ImageSampling(seed=5, steps=1, diffusion_guidance=2.0)

@@ -18,7 +18,7 @@ from illume_runtime.decoder import Embeds
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.gpu.accelerator import Accelerator
-from illume_runtime.gpu.program import Operation
+from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
 from illume_runtime.manifest import Segment
 from illume_runtime.stages import Stages
@@ -111,8 +111,7 @@ class Decoding:
         self.accelerator.upload(step.embeds, embeds)
         self.accelerator.upload(step.positions, positions)
         self.accelerator.upload(step.last, (np.arange(num_rows) * new + counts - 1).astype(np.int32))
-        for enqueue, _ in step.operations:
-            enqueue()
+        step.program.run()
         self.lengths[:num_rows] += counts
 
     def step(self, num_rows: int, new: int) -> Step:
@@ -189,6 +188,7 @@ class Step:
             (self._run.enqueue, self._run.is_capturable),
             (self._take_last, True),
         ]
+        self.program = Program(accelerator.stream, self.operations)
 
     def _take_last(self) -> None:
         self._accelerator.launch(self._gather)
@@ -214,3 +214,4 @@ class Head:
             {"hidden": cond, "hidden_uncond": uncond, "guidance": self.guidance}, {"logits": self.logits}
         )
         self.operations.append((self._run.enqueue, self._run.is_capturable))
+        self.program = Program(accelerator.stream, self.operations)

@@ -46,8 +46,7 @@ class GpuTokenEngine:
         head = decoding.head(segment, batch, is_guided)
         self._accelerator.upload(decoding.states.rows(0, len(hidden)), np.ascontiguousarray(hidden, np.float32))
         self._accelerator.upload(head.guidance, np.full(batch, guidance, np.float32))
-        for enqueue, _ in head.operations:
-            enqueue()
+        head.program.run()
         logits: NDArray[np.float32] = self._accelerator.downloaded(head.logits).astype(np.float32, copy=False)
         return logits
 
