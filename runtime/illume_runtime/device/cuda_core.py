@@ -185,7 +185,9 @@ class CudaCoreDevice:
         yield
 
     def free_bytes(self) -> int:
-        """Memory that is left."""
+        """Memory that is left, with what was given up lately: the pool lets go of it when it is waited for."""
+        with typed_errors("memory", *ERRORS):
+            self._allocating.sync()
         free, _ = checked("memory", _driver().cuMemGetInfo())
         return int(free)
 

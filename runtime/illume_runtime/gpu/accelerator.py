@@ -16,6 +16,7 @@ from illume_runtime.device.protocol import Device
 from illume_runtime.errors import MemoryLimitError
 
 LAYER_VARIABLE = "ILLUME_DEVICE_LAYER"
+ASKED_BYTES = 1 << 20  # from here on it is asked before: the question itself takes time
 RESERVE_BYTES = 64 << 20  # that stay free: the driver and the libraries take some while they run
 
 
@@ -40,7 +41,8 @@ class Accelerator:
         """A new array of zeros. Raises MemoryLimitError."""
         kind = np.dtype(dtype)
         num_bytes = max(prod(shape) * kind.itemsize, 1)
-        self.check_memory(num_bytes, what)
+        if num_bytes >= ASKED_BYTES:
+            self.check_memory(num_bytes, what)
         memory = self.device.allocate(num_bytes)
         self.stream.zero(memory.address, num_bytes)
         return DeviceArray(memory.address, shape, kind, memory)
