@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the en
 class OrtSession:
     """A stage in ONNX Runtime; arrays live on the host."""
 
-    def __init__(self, path: Path, spec: StageSpec, provider: str, threads: int | None) -> None:
+    def __init__(
+        self, path: Path, spec: StageSpec, provider: str, threads: int | None, provider_options: Mapping[str, str] = {}
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
@@ -67,7 +70,7 @@ class OrtSession:
                 options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
         try:
             self._session = ort.InferenceSession(
-                model, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+                model, options, providers=[(provider, dict(provider_options))], disabled_optimizers=DISABLED_OPTIMIZERS
             )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
@@ -90,6 +93,11 @@ class OrtSession:
     def moved_bytes(self) -> int:
         """Bytes of weights that a call reads: on a CPU those in half precision are float32 unless they are mapped."""
         return self._moved_bytes
+
+    @property
+    def inference(self) -> Any:
+        """ONNX Runtime's own session, for those who bind device memory."""
+        return self._session
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """New arrays of all outputs. Raises EngineError, MemoryLimitError."""
@@ -133,6 +141,15 @@ class OrtBoundRun:
             self._session.run_with_iobinding(self._binding)
         except ORT_ERRORS as error:
             raise _typed(error, self._name) from error
+
+
+@contextmanager
+def typed_ort_errors(where: str) -> Iterator[None]:
+    """Within it ONNX Runtime's errors become ours."""
+    try:
+        yield
+    except ORT_ERRORS as error:
+        raise _typed(error, where) from error
 
 
 def _typed(error: Exception, where: str) -> IllumeError:
@@ -197,10 +214,17 @@ def _is_small_step(spec: StageSpec) -> bool:
     return in_token_loop and spec.weight_bytes < LARGE_BYTES  # over before a second thread is awake
 
 
-def cuda_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
+def cuda_session(
+    path: Path, spec: StageSpec, threads: int | None, provider_options: Mapping[str, str] = {}
+) -> OrtSession:
     """A session on a GPU. Raises UnavailableError where the installed ONNX Runtime has no CUDA or finds no GPU."""
+    check_cuda_provider()
+    return OrtSession(path, spec, "CUDAExecutionProvider", threads, provider_options)
+
+
+def check_cuda_provider() -> None:
+    """Raises UnavailableError where the installed ONNX Runtime has no CUDA."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         raise UnavailableError(
             "device cuda: the installed onnxruntime has no CUDA provider; install one: pip install 'illume-rt[cuda]'"
         )
-    return OrtSession(path, spec, "CUDAExecutionProvider", threads)
