@@ -84,6 +84,11 @@ class WatchedSession:
         """The stage as its bundle declares it."""
         return self._spec
 
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of its weights."""
+        return self._spec.weight_bytes
+
     def run(self, feeds: Arrays) -> Outputs:
         """What `watch` makes of the outputs. Raises EngineError."""
         try:

@@ -99,6 +99,49 @@ def gather_embedding(
     )
 
 
+def advance_step(
+    token: int,
+    ring: int,
+    count: int,
+    length: int,
+    positions: int,
+    *,
+    batch: int,
+    num_slots: int,
+    rows: int,
+    num_new: int,
+) -> Launch:
+    """What stands between two token steps, on device addresses.
+
+    token int32 [B] goes to slot count modulo num_slots of ring int32 [num_slots, B], count uint32 [1] grows by 1;
+    positions int64 [rows, num_new] become those behind length int64 [rows], which grows by num_new (0: neither).
+    ValueError for an empty batch or ring.
+    """
+    if batch <= 0 or num_slots <= 0 or rows <= 0 or num_new < 0:
+        raise ValueError(
+            f"advance_step: got {batch} tokens, a ring of {num_slots}, {rows} rows of {num_new}, expected one at least"
+        )
+    return Launch(
+        "advance_step",
+        (1, 1, 1),
+        256,
+        1,
+        0,
+        (
+            np.uint64(token),
+            np.uint64(ring),
+            np.uint32(batch),
+            np.uint32(num_slots),
+            np.uint64(count),
+            np.uint64(length),
+            np.uint64(positions),
+            np.uint32(rows),
+            np.uint32(num_new),
+        ),
+        8 * batch + 8 * rows * (2 + num_new),
+    )
+
+
 def head_gemv(
     weights: int,
     scales: int,

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_kernels.oracle import repetition_penalty, sample
-from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import EngineError
 from illume_runtime.manifest import Vocabulary
 from illume_runtime.results import Answer, Cancel, FinishReason, OnText
 from illume_runtime.sampling import TextSampling, params_of_rows
 from illume_runtime.schedule import Schedule
 from illume_runtime.text import TextTokenizer
+from illume_runtime.token_engine import Embeds, Engine
 from illume_runtime.trace import Tracer
 
 
@@ -26,7 +26,7 @@ class _Row:
 
 
 def answer_rows(
-    engine: TokenEngine,
+    engine: Engine,
     tokenizer: TextTokenizer,
     vocabulary: Vocabulary,
     rows: Sequence[Embeds],

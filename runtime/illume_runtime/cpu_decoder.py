@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from illume_runtime.onnx_graph import INT32, Graph, Node, file_with_nodes, graph_from_file, integers, new_node
+from illume_runtime.onnx_file import file_with_nodes, new_node
+from illume_runtime.onnx_graph import INT32, Graph, Node, graph_from_file, numbers_of
 
 DOMAIN: Final = "com.microsoft"
 EXPORTED: Final = {  # operator -> its attributes, where only these will do
@@ -77,14 +78,16 @@ def cpu_decoder(path: Path) -> bytes | None:
     nodes = [ends.get(node.outputs, node) for node in graph.nodes if node.outputs not in written]
     first = min(nodes.index(node) for node in ends.values())
     nodes[first:first] = _lengths(graph, layers[0].scatters[0].inputs[2])
-    return file_with_nodes(path, nodes, {ONE: 1}, DOMAIN)
+    return file_with_nodes(path, graph, nodes, {ONE: 1}, DOMAIN)
 
 
 def _layers(graph: Graph) -> list[_Attention]:
     """All attention of a graph. Raises _OtherGraphError."""
     producers = {name: node for node in graph.nodes for name in node.outputs}
     consumers = {name: node for node in graph.nodes for name in node.inputs}
-    layers = [_attention(node, producers, consumers, graph.constants) for node in graph.nodes if node.op == "Attention"]
+    layers = [
+        _attention(node, producers, consumers, graph.constants) for node in graph.nodes if node.op_type == "Attention"
+    ]
     if len({(layer.rope, layer.scatters[0].inputs[2]) for layer in layers}) != 1:
         raise _OtherGraphError
     return layers
@@ -129,7 +132,7 @@ def _path(neighbours: Mapping[str, Node], name: str, *ops: str) -> list[Node]:
     found: list[Node] = []
     for op in ops:
         node = neighbours.get(name)
-        if node is None or node.op != op or not _as_exported(node):
+        if node is None or node.op_type != op or not _as_exported(node):
             raise _OtherGraphError
         found.append(node)
         name = node.outputs[0] if name in node.inputs else node.inputs[0]
@@ -138,8 +141,8 @@ def _path(neighbours: Mapping[str, Node], name: str, *ops: str) -> list[Node]:
 
 def _as_exported(node: Node) -> bool:
     """Whether a node does what the exporter's nodes of its kind do."""
-    said = {name: integers(attribute) for name, attribute in node.attributes.items()}
-    return said == EXPORTED.get(node.op, said)
+    said = {name: numbers_of(attribute) for name, attribute in node.attributes.items()}
+    return said == EXPORTED.get(node.op_type, said)
 
 
 def _heads(reshape: Node, producers: Mapping[str, Node], constants: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:

@@ -37,10 +37,7 @@ def denoised(
     guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
     table = solver_table(scheduler, num_steps_of(scheduler, sampling))
     batch, guided = len(code_map), guidance != 1.0
-    shape = latent_shape(scheduler, schedule)
-    x = np.stack([normal(sampling.seed, request, STREAM_NOISE, shape) for request in requests])
-    if table.initial != 1.0:
-        x = np.float32(table.initial) * x
+    x = first_latents(scheduler, schedule, table, requests, sampling.seed)
     model = _model(stages, schedule, table, code_map, guided)
     previous: Latents | None = None
     for i, step in enumerate(table.steps):
@@ -56,6 +53,15 @@ def denoised(
         if on_progress is not None:
             on_progress(Progress("diffusion", i + 1, len(table.steps), None))
     return x
+
+
+def first_latents(
+    scheduler: Scheduler | NoiseScheduler, schedule: Schedule, table: SolverTable, requests: Sequence[int], seed: int
+) -> Latents:
+    """The noise [B, C, Y, X] that each picture begins with, as its seed and its request say."""
+    shape = latent_shape(scheduler, schedule)
+    x = np.stack([normal(seed, request, STREAM_NOISE, shape) for request in requests])
+    return x if table.initial == 1.0 else np.float32(table.initial) * x
 
 
 def num_steps_of(scheduler: Scheduler | NoiseScheduler, sampling: ImageSampling) -> int:

@@ -39,7 +39,10 @@ def pixels_of_codes(
         code_map = _code_map(stages, schedule, codes)
     if draft:
         return _decoded(stages, "vq_decoder", "code_map", code_map, schedule, on_progress, cancel)
-    latents = denoised(stages, schedule, code_map, requests, sampling, on_progress=on_progress, cancel=cancel)
+    denoise = denoised
+    if stages.accelerator is not None:
+        from illume_runtime.gpu.denoising import denoised_on_gpu as denoise
+    latents = denoise(stages, schedule, code_map, requests, sampling, on_progress=on_progress, cancel=cancel)
     return _decoded(stages, "vae_decoder", "latents", latents, schedule, on_progress, cancel)
 
 

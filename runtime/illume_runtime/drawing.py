@@ -16,11 +16,12 @@ from PIL import Image
 from illume_kernels.guidance import guided
 from illume_kernels.oracle import repetition_penalty, sample
 from illume_kernels.params import SampleParams
-from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import Cancelled, EngineError
+from illume_runtime.gpu.engine import GpuTokenEngine
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
+from illume_runtime.token_engine import Embeds, Engine
 from illume_runtime.trace import Tracer, Work
 
 PREVIEW_SCALE = 8  # pixels of the preview per pixel of a code's cell side, at most
@@ -55,7 +56,7 @@ class _Group:
 
 
 def draw_codes(
-    engine: TokenEngine,
+    engine: Engine,
     requests: Sequence[TokenRequest],
     sampling: ImageSampling,
     *,
@@ -69,6 +70,10 @@ def draw_codes(
 
     `on_level0` gets the place of a request and its codes [Y, X] of the first level as soon as they are complete.
     """
+    if isinstance(engine, GpuTokenEngine):
+        from illume_runtime.gpu.drawing import draw_codes_on_gpu
+
+        return draw_codes_on_gpu(engine, requests, sampling, tracer, code_color, on_progress, cancel, on_level0)
     guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
     num_sides = 1 if guidance == 1.0 else 2
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].schedule.steps))
@@ -104,10 +109,10 @@ def draw_codes(
             chosen[group.places, k] = drawn
         if on_level0 is not None:
             for place, schedule in enumerate(live):
-                if _ends_level0(schedule, k):
+                if ends_level0(schedule, k):
                     on_level0(order[place], chosen[place, : k + 1].reshape(schedule.grids[0]))
         if on_progress is not None:
-            preview = _preview(schedules[first], chosen[first], k, code_color)
+            preview = preview_of(schedules[first], chosen[first], k, code_color)
             on_progress(Progress("tokens", k + 1, total, preview))
     codes = {i: s.codes_of_samples(row[: len(s.steps)]) for i, s, row in zip(order, schedules, chosen, strict=True)}
     return [codes[i] for i in range(len(requests))]
@@ -138,7 +143,7 @@ def _groups(
     return groups
 
 
-def _started(engine: TokenEngine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
+def _started(engine: Engine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
     """The states of all rows behind their prompts; both sides of a picture are neighbours."""
     rows: list[Embeds] = []
     constant: list[bool] = []
@@ -172,7 +177,7 @@ def _appended(
 
 
 def _logits(
-    engine: TokenEngine,
+    engine: Engine,
     group: _Group,
     hidden: Embeds,
     guidance: float,
@@ -200,13 +205,13 @@ def _drawn(logits: NDArray[np.float32], group: _Group, k: int) -> NDArray[np.int
     return sample(filtered(logits, group.params), group.again.at_step(k))
 
 
-def _ends_level0(schedule: Schedule, k: int) -> bool:
+def ends_level0(schedule: Schedule, k: int) -> bool:
     """Whether step k chooses the last code of the first level."""
     steps = schedule.steps
     return steps[k].level == 0 and (k + 1 == len(steps) or steps[k + 1].level != 0)
 
 
-def _preview(
+def preview_of(
     schedule: Schedule, chosen: NDArray[np.int64], k: int, code_color: NDArray[np.generic] | None
 ) -> Image.Image | None:
     """At the end of a row the first level's codes so far as the mean colours of their cells; grey where none is yet."""

@@ -43,10 +43,13 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
     while todo:
         message, start, end = todo.pop()
         if message == "entry":
-            entry = {number: data[a:b] for number, wire, a, b in fields(data, start, end) if wire == DELIMITED}
+            entry = {f.number: data[f.start : f.end] for f in fields(data, start, end) if f.wire == DELIMITED}
             if entry.get(KEY) == b"location":
                 yield entry.get(VALUE, b"").decode("utf-8")
             continue
         inner = FIELDS[message]
-        found = fields(data, start, end)
-        todo += [(inner[number], a, b) for number, wire, a, b in found if wire == DELIMITED and number in inner]
+        todo += [
+            (inner[f.number], f.start, f.end)
+            for f in fields(data, start, end)
+            if f.wire == DELIMITED and f.number in inner
+        ]

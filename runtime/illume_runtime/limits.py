@@ -14,3 +14,4 @@ MAX_BUNDLE_JSON_BYTES = 4 * 1024 * 1024
 MAX_GENERATION_JSON_BYTES = 1024 * 1024
 MAX_TOKENIZER_BYTES = 64 * 1024 * 1024
 MAX_GRAPH_BYTES = 2 * 1024 * 1024 * 1024  # of a protobuf message: its own format's limit
+LARGE_BYTES = 64 * 1024 * 1024  # of weights: a stage from there on gives the memory of its activations back

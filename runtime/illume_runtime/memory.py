@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Final
 
 from illume_runtime.errors import MemoryLimitError
+
+RESERVE_BYTES: Final = 512 << 20  # left to activations and caches where weights are placed, a quarter at most
+_limit_bytes: int | None = None  # of this process, as its user set it
+_mapped: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()  # owner -> bytes of its mapped weights
+
+
+def limit_memory(num_bytes: int | None) -> None:
+    """Hold this process to so many bytes, those that it has already among them; None: to what the system has."""
+    global _limit_bytes
+    _limit_bytes = num_bytes
+
+
+def count_mapped(owner: object, num_bytes: int) -> None:
+    """Weights that `owner` maps from disk count as taken as long as it lives, read yet or not."""
+    _mapped[owner] = num_bytes
+
+
+def fits(num_bytes: int) -> bool:
+    """Whether so many bytes of weights can be taken, with something left beside them; yes if it is not known."""
+    available = available_memory_bytes()
+    return available is None or fits_into(num_bytes, available)
+
+
+def fits_into(num_bytes: int, available: int) -> bool:
+    """`fits` for an amount that is left."""
+    return num_bytes <= available - min(RESERVE_BYTES, available // 4)
 
 
 def check_memory(num_bytes: int, what: str, remedy: str) -> None:
@@ -17,7 +45,18 @@ def check_memory(num_bytes: int, what: str, remedy: str) -> None:
 
 
 def available_memory_bytes() -> int | None:
-    """Bytes that this process can still take without swapping, within its control group; None if it is not known."""
+    """Bytes that this process can still take: without swapping, within its control group and the limit set for it.
+
+    None if it is not known.
+    """
+    system = _system_bytes()
+    if _limit_bytes is None:
+        return system
+    own = _limit_bytes - (_kilobytes("/proc/self/status", "RssAnon:") or 0) - sum(_mapped.values())
+    return max(own if system is None else min(system, own), 0)
+
+
+def _system_bytes() -> int | None:
     system = _kilobytes("/proc/meminfo", "MemAvailable:")
     limit = _text_of("/sys/fs/cgroup/memory.max").strip()
     used = _text_of("/sys/fs/cgroup/memory.current").strip()

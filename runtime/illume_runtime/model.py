@@ -13,6 +13,7 @@ from illume_runtime.prompts import Prompt, PromptWriter
 from illume_runtime.schedule import Schedule, schedules_from_grammar
 from illume_runtime.stages import Stages
 from illume_runtime.text import TextTokenizer, tokenizer_from_bundle
+from illume_runtime.token_engine import Engine
 from illume_runtime.trace import Tracer
 from illume_runtime.vision import Seen, Vision, vision_from_stages
 
@@ -26,7 +27,7 @@ class Model:
     writer: PromptWriter
     schedules: Mapping[str, Schedule]
     vision: Vision
-    engine: TokenEngine
+    engine: Engine
 
     @property
     def bundle(self) -> Bundle:
@@ -58,8 +59,8 @@ class Model:
 
     def close(self) -> None:
         """Give the memory of all stages and caches back."""
-        self.stages.close()
         self.engine.close()
+        self.stages.close()
 
 
 def model_from_stages(stages: Stages) -> Model:
@@ -73,5 +74,13 @@ def model_from_stages(stages: Stages) -> Model:
         writer=PromptWriter(bundle.prompts, bundle.vocabulary, tokenizer),
         schedules=schedules,
         vision=vision_from_stages(stages, schedules),
-        engine=TokenEngine(stages),
+        engine=_engine_of(stages),
     )
+
+
+def _engine_of(stages: Stages) -> Engine:
+    if stages.accelerator is None:
+        return TokenEngine(stages)
+    from illume_runtime.gpu.engine import GpuTokenEngine
+
+    return GpuTokenEngine(stages, stages.accelerator)

@@ -1,163 +1,197 @@
-"""The nodes of an ONNX file, read and replaced without the onnx package; its weights are not read."""
+"""What an ONNX file says of its nodes and of the shapes of its values, read without the onnx package.
+
+Weights are not read: where they are in the file itself they are skipped. Field numbers are those of onnx.proto3.
+"""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from illume_runtime.errors import InvalidBundleError
-from illume_runtime.protobuf import DELIMITED, Data, field, fields, varint, without
+from illume_runtime.protobuf import DELIMITED, FIXED32, Data, Field, fields, varint
 
-# Numbers of fields in onnx.proto3.
-MODEL_GRAPH, MODEL_OPSET, OPSET_DOMAIN, OPSET_VERSION = 7, 8, 1, 2
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT, GRAPH_VALUE_INFO = 1, 5, 12, 13
-NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
-ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_TYPE = 1, 3, 8, 20
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_ENTRY, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
-ENTRY_KEY, ENTRY_VALUE, VALUE_NAME, EXTERNAL = 1, 2, 1, 1  # TensorProto.EXTERNAL
-INT_ATTRIBUTE, INT32, INT64 = 2, 6, 7  # AttributeProto.INT, TensorProto.INT32 and INT64
+MODEL_GRAPH: Final = 7
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO = 1, 5, 11, 12, 13
+NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE = 1, 2, 4, 5
+ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 2, 3, 8
+TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
+FLOAT, INT32, INT64 = 1, 6, 7  # types of TensorProto
+ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}  # of all of them
 LARGEST_CONSTANT: Final = 64  # bytes; a shape is no larger
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A node; attributes by name, each as it stands in the file."""
+class Value:
+    """A tensor: bytes of an element, and its shape, sizes or names; None where the file does not tell."""
 
-    op: str
+    item_bytes: int | None
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An operator; an input that is left out is an empty name. Attributes by name, and the whole, as in the file."""
+
+    op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, bytes]
-    source: bytes
+    attributes: Mapping[str, bytes] = field(default_factory=dict)
+    source: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes in the order of the file, and the constants by name: the numbers of those that are a few of int64."""
+    """Nodes in the order of the file, the names of the outputs, and what is known of values and weights.
+
+    `constants` are the numbers of the weights that are a few of int64.
+    """
 
     nodes: tuple[Node, ...]
-    constants: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+    values: Mapping[str, Value]
+    initializers: Mapping[str, Value]
+    constants: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def graph_from_file(path: Path) -> Graph:
-    """The graph of an ONNX file. Raises InvalidBundleError if it is malformed."""
+    """The graph of a file. Raises InvalidBundleError if it is malformed."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _, graph = _graph(data)
-            return Graph(
-                tuple(_node(data, a, b) for number, a, b in graph if number == GRAPH_NODE),
-                dict(_constant(data, a, b) for number, a, b in graph if number == GRAPH_INITIALIZER),
-            )
+            return graph_from_bytes(data)
     except (IndexError, ValueError) as error:  # UnicodeDecodeError, and an empty file, are ValueErrors
         raise InvalidBundleError(f"{path.name}: no ONNX file: {error}; export the checkpoint again") from error
 
 
-def file_with_nodes(path: Path, nodes: Sequence[Node], constants: Mapping[str, int], domain: str) -> bytes:
-    """The file's content with these nodes, more constants [1] and one more domain, of version 1.
-
-    Nodes that no output needs are left out. Weights stay where they are: those within the file become external data
-    in it, so that the content belongs to the folder of the file.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        span, graph = _graph(data)
-        outputs = [_text(data, a, b, VALUE_NAME) for number, a, b in graph if number == GRAPH_OUTPUT]
-        weights = [_outside(data, a, b, path.name) for number, a, b in graph if number == GRAPH_INITIALIZER]
-        parts = [field(GRAPH_NODE, node.source) for node in _needed(nodes, outputs)]
-        parts += [field(GRAPH_INITIALIZER, _tensor(name, value)) for name, value in constants.items()]
-        parts += [field(GRAPH_INITIALIZER, weight) for weight in weights]
-        parts.append(without(data, *span, {GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_VALUE_INFO}))
-        opset = field(OPSET_DOMAIN, domain.encode()) + field(OPSET_VERSION, 1)
-        rest = without(data, 0, len(data), {MODEL_GRAPH})
-        return rest + field(MODEL_OPSET, opset) + field(MODEL_GRAPH, b"".join(parts))
-
-
-def new_node(
-    op: str, inputs: Sequence[str], outputs: Sequence[str], domain: str = "", *given: bytes, **attributes: int
-) -> Node:
-    """A node with integers as attributes, and attributes `given` as they stand in a file."""
-    own = {
-        name: field(ATTRIBUTE_NAME, name.encode()) + field(ATTRIBUTE_INT, value) + field(ATTRIBUTE_TYPE, INT_ATTRIBUTE)
-        for name, value in attributes.items()
-    }
-    source = [field(NODE_INPUT, name.encode()) for name in inputs]
-    source += [field(NODE_OUTPUT, name.encode()) for name in outputs]
-    source += [field(NODE_OP, op.encode()), field(NODE_DOMAIN, domain.encode())]
-    source += [field(NODE_ATTRIBUTE, attribute) for attribute in (*own.values(), *given)]
-    return Node(op, tuple(inputs), tuple(outputs), own, b"".join(source))
+def graph_from_bytes(data: Data) -> Graph:
+    """The graph of a model. Raises IndexError, UnicodeDecodeError if it is malformed."""
+    graph = graph_at(data)
+    nodes: list[Node] = []
+    outputs: list[str] = []
+    values: dict[str, Value] = {}
+    initializers: dict[str, Value] = {}
+    constants: dict[str, tuple[int, ...]] = {}
+    for item in fields(data, graph.start, graph.end):
+        if item.number == GRAPH_NODE:
+            nodes.append(node_at(data, item))
+        elif item.number == GRAPH_INITIALIZER:
+            name, value = tensor_at(data, item)
+            initializers[name] = value
+            if numbers := _constant_at(data, item):
+                constants[name] = numbers
+        elif item.number in (GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO):
+            name, value = _value_at(data, item)
+            values[name] = value
+            if item.number == GRAPH_OUTPUT:
+                outputs.append(name)
+    return Graph(tuple(nodes), tuple(outputs), values, initializers, constants)
 
 
-def integers(attribute: bytes) -> tuple[int, ...]:
-    """What an attribute of one or several integers says."""
-    found: list[int] = []
-    for number, _, start, end in fields(attribute, 0, len(attribute)):
-        if number in (ATTRIBUTE_INT, ATTRIBUTE_INTS):
-            at = start
-            while at < end:  # several in one field are packed
-                value, at = varint(attribute, at, end)
-                found.append(value - (1 << 64) if value >> 63 else value)
+def graph_at(data: Data) -> Field:
+    """Where the graph of a model is. Raises IndexError."""
+    found = [item for item in fields(data, 0, len(data)) if (item.number, item.wire) == (MODEL_GRAPH, DELIMITED)]
+    if len(found) != 1:
+        raise IndexError(f"it has {len(found)} graphs")
+    return found[0]
+
+
+def numbers_of(attribute: bytes) -> tuple[float, ...]:
+    """What an attribute of one number or of several integers says; nothing where it is another kind."""
+    found: list[float] = []
+    for item in fields(attribute, 0, len(attribute)):
+        if item.number == ATTRIBUTE_FLOAT and item.wire == FIXED32:
+            found += struct.unpack("<f", attribute[item.start : item.end])
+        elif item.number in (ATTRIBUTE_INT, ATTRIBUTE_INTS):
+            found += [value - (1 << 64) if value >> 63 else value for value in _varints(attribute, item)]
     return tuple(found)
 
 
-def _graph(data: Data) -> tuple[tuple[int, int], list[tuple[int, int, int]]]:
-    """Start and end of the graph, and of each of its fields behind the field's number. Raises IndexError."""
-    spans = [(a, b) for number, wire, a, b in fields(data, 0, len(data)) if (number, wire) == (MODEL_GRAPH, DELIMITED)]
-    if len(spans) != 1:
-        raise IndexError(f"it has {len(spans)} graphs")
-    return spans[0], [(number, a, b) for number, wire, a, b in fields(data, *spans[0]) if wire == DELIMITED]
+def text_at(data: Data, item: Field) -> str:
+    """A field that is a text. Raises UnicodeDecodeError."""
+    return data[item.start : item.end].decode()
 
 
-def _node(data: Data, start: int, end: int) -> Node:
+def node_at(data: Data, item: Field) -> Node:
+    """A NodeProto. Raises IndexError, UnicodeDecodeError."""
     texts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_OP: []}
-    attributes = {}
-    for number, _, a, b in fields(data, start, end):
-        if number in texts:
-            texts[number].append(data[a:b].decode("utf-8"))
-        elif number == NODE_ATTRIBUTE:
-            attributes[_text(data, a, b, ATTRIBUTE_NAME)] = data[a:b]
-    op = "".join(texts[NODE_OP])
-    return Node(op, tuple(texts[NODE_INPUT]), tuple(texts[NODE_OUTPUT]), attributes, data[start:end])
+    attributes: dict[str, bytes] = {}
+    for part in fields(data, item.start, item.end):
+        if part.number in texts:
+            texts[part.number].append(text_at(data, part))
+        elif part.number == NODE_ATTRIBUTE:
+            names = [text_at(data, f) for f in fields(data, part.start, part.end) if f.number == ATTRIBUTE_NAME]
+            attributes["".join(names)] = data[part.start : part.end]
+    op_type, source = "".join(texts[NODE_OP]), data[item.start : item.end]
+    return Node(op_type, tuple(texts[NODE_INPUT]), tuple(texts[NODE_OUTPUT]), attributes, source)
 
 
-def _text(data: Data, start: int, end: int, wanted: int) -> str:
-    """The text in one field of a message."""
-    found = [(a, b) for number, _, a, b in fields(data, start, end) if number == wanted]
-    return b"".join(data[a:b] for a, b in found).decode("utf-8")
+def tensor_at(data: Data, item: Field) -> tuple[str, Value]:
+    """Name, type and shape of a TensorProto. Raises IndexError, UnicodeDecodeError."""
+    name, dims, data_type = "", [], 0
+    for part in fields(data, item.start, item.end):
+        if part.number == TENSOR_NAME:
+            name = text_at(data, part)
+        elif part.number == TENSOR_TYPE:
+            data_type = part.value
+        elif part.number == TENSOR_DIMS:
+            dims += _varints(data, part)
+    return name, Value(ITEM_BYTES.get(data_type), tuple(dims))
 
 
-def _constant(data: Data, start: int, end: int) -> tuple[str, tuple[int, ...]]:
-    """Name and numbers of an initializer; no numbers where it is not a few of int64."""
-    found = {number: (a, b) for number, _, a, b in fields(data, start, end)}
-    a, b = found.get(TENSOR_RAW, (0, 0))
-    is_small = b - a <= LARGEST_CONSTANT and varint(data, *found[TENSOR_TYPE])[0] == INT64
-    return _text(data, start, end, TENSOR_NAME), tuple(np.frombuffer(data[a:b], "<i8").tolist()) if is_small else ()
+def _constant_at(data: Data, item: Field) -> tuple[int, ...]:
+    """The numbers of a TensorProto; none where it is not a few of int64."""
+    found = {part.number: part for part in fields(data, item.start, item.end)}
+    raw = found.get(TENSOR_RAW)
+    is_int64 = TENSOR_TYPE in found and found[TENSOR_TYPE].value == INT64
+    if raw is None or not is_int64 or raw.end - raw.start > LARGEST_CONSTANT:
+        return ()
+    return tuple(np.frombuffer(data[raw.start : raw.end], "<i8").tolist())
 
 
-def _outside(data: Data, start: int, end: int, location: str) -> bytes:
-    """An initializer whose values, where they are not few, are external data in the file that they are in."""
-    raw = [(a, b) for number, _, a, b in fields(data, start, end) if number == TENSOR_RAW]
-    if not raw or raw[0][1] - raw[0][0] <= LARGEST_CONSTANT:
-        return data[start:end]
-    first, last = raw[0]
-    parts = [without(data, start, end, {TENSOR_RAW}), field(TENSOR_LOCATION, EXTERNAL)]
-    for key, value in {"location": location, "offset": str(first), "length": str(last - first)}.items():
-        parts.append(field(TENSOR_ENTRY, field(ENTRY_KEY, key.encode()) + field(ENTRY_VALUE, value.encode())))
-    return b"".join(parts)
+def _varints(data: Data, item: Field) -> list[int]:
+    """The number in a field, or those that are packed in it."""
+    found, at = [], item.start
+    while at < item.end:
+        value, at = varint(data, at, item.end)
+        found.append(value)
+    return found
 
 
-def _tensor(name: str, value: int) -> bytes:
-    head = field(TENSOR_DIMS, 1) + field(TENSOR_TYPE, INT64) + field(TENSOR_NAME, name.encode())
-    return head + field(TENSOR_RAW, np.array([value], "<i8").tobytes())
+def _value_at(data: Data, item: Field) -> tuple[str, Value]:
+    """A ValueInfoProto: name 1, type 2; of that, of a tensor, 1: element type 1, shape 2."""
+    name, found = "", Value(None, None)
+    for part in fields(data, item.start, item.end):
+        if part.number == 1:
+            name = text_at(data, part)
+        elif part.number == 2:
+            for tensor in fields(data, part.start, part.end):
+                if tensor.number == 1:
+                    found = _tensor_type_at(data, tensor)
+    return name, found
 
 
-def _needed(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
-    """The nodes that lead to the outputs."""
-    wanted, found = set(outputs), []
-    for node in reversed(nodes):
-        if wanted.intersection(node.outputs):
-            wanted.update(node.inputs)
-            found.append(node)
-    return found[::-1]
+def _tensor_type_at(data: Data, item: Field) -> Value:
+    data_type, shape = 0, None
+    for part in fields(data, item.start, item.end):
+        if part.number == 1:
+            data_type = part.value
+        elif part.number == 2:
+            dims = [dim for dim in fields(data, part.start, part.end) if dim.number == 1]
+            shape = tuple(_dimension_at(data, dim) for dim in dims)
+    return Value(ITEM_BYTES.get(data_type), shape)
+
+
+def _dimension_at(data: Data, item: Field) -> int | str | None:
+    """A size 1 or a name 2."""
+    for part in fields(data, item.start, item.end):
+        if part.number == 1:
+            return part.value
+        if part.number == 2:
+            return text_at(data, part)
+    return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 
 from illume_runtime.cpu_decoder import cpu_decoder
 from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, MemoryLimitError, UnavailableError
+from illume_runtime.limits import LARGE_BYTES
 from illume_runtime.manifest import StageSpec, TensorSpec
-from illume_runtime.memory import available_memory_bytes
+from illume_runtime.mapped_products import mapped_graph
+from illume_runtime.memory import count_mapped, fits
+from illume_runtime.plan.weights import weight_bytes_of_file
 from illume_runtime.session import Arrays
 
 # ONNX Runtime's errors have no common base class of their own.
@@ -39,30 +43,40 @@ DISABLED_OPTIMIZERS = [
     "EliminateIdentity",
 ]
 UNPACKED = ("session.disable_prepacking", "1")  # float32 weights stay where they are mapped from disk
-EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
-CPU, FLOAT32_BYTES = "CPUExecutionProvider", 4
-ONE_THREAD_BYTES = 64 << 20  # of weights: a step of such a decoder is over before a second thread is awake
+SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # activations go back when a call is over
+# In the blocked layout of convolutions its resized maps are all made first: twice the memory.
+ROW_LAYOUT = ("vq_decoder",)
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
+CPU = "CPUExecutionProvider"
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
 class OrtSession:
     """A stage in ONNX Runtime; arrays live on the host."""
 
-    def __init__(self, path: Path, spec: StageSpec, provider: str, threads: int | None) -> None:
+    def __init__(
+        self, path: Path, spec: StageSpec, provider: str, threads: int | None, provider_options: Mapping[str, str] = {}
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
-        rewritten = None
+        self._run_options = ort.RunOptions()
+        if provider == CPU and spec.weight_bytes >= LARGE_BYTES:
+            self._run_options.add_run_config_entry(*SHRINK)
+        if spec.name in ROW_LAYOUT:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        model: Path | bytes = path
+        self._moved_bytes = spec.weight_bytes
         if provider == CPU:
-            if not _fits(spec):
-                options.add_session_config_entry(*UNPACKED)
-            if spec.name == "decoder":
-                rewritten = cpu_decoder(path)
-                options.add_session_config_entry(EXTERNAL_DATA_FOLDER, str(path.parent))
+            model, self._moved_bytes, mapped_bytes = _placed(path, spec, options)
+            count_mapped(self, mapped_bytes)
+            if spec.name == "decoder" and model == path:
+                model = cpu_decoder(path) or path
+                options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
         try:
             self._session = ort.InferenceSession(
-                rewritten or path, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+                model, options, providers=[(provider, dict(provider_options))], disabled_optimizers=DISABLED_OPTIMIZERS
             )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
@@ -81,11 +95,21 @@ class OrtSession:
         """The stage that it runs."""
         return self._spec
 
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of weights that a call reads: on a CPU those in half precision are float32 unless they are mapped."""
+        return self._moved_bytes
+
+    @property
+    def inference(self) -> Any:
+        """ONNX Runtime's own session, for those who bind device memory."""
+        return self._session
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """New arrays of all outputs. Raises EngineError, MemoryLimitError."""
         names = [output.name for output in self._spec.outputs]
         try:
-            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+            return dict(zip(names, self._session.run(names, dict(feeds), self._run_options), strict=True))
         except ORT_ERRORS as error:
             raise _typed(error, self._spec.name) from error
 
@@ -125,6 +149,15 @@ class OrtBoundRun:
             raise _typed(error, self._name) from error
 
 
+@contextmanager
+def typed_ort_errors(where: str) -> Iterator[None]:
+    """Within it ONNX Runtime's errors become ours."""
+    try:
+        yield
+    except ORT_ERRORS as error:
+        raise _typed(error, where) from error
+
+
 def _typed(error: Exception, where: str) -> IllumeError:
     """Our error for one of ONNX Runtime's."""
     if any(words in str(error).lower() for words in OUT_OF_MEMORY):
@@ -157,24 +190,47 @@ def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
     return OrtSession(path, spec, CPU, 1 if _is_small_step(spec) else threads)
 
 
-def _fits(spec: StageSpec) -> bool:
-    """Whether a copy of the weights in float32 fits into the memory left: packed for products, they are read faster.
+def _placed(path: Path, spec: StageSpec, options: ort.SessionOptions) -> tuple[Path | bytes, int, int]:
+    """Where the weights of a stage go on a CPU: the graph to load, bytes that a call reads, bytes that stay mapped.
 
-    Weights in half precision are cast while loading in any case: a cast in each call takes longer than the call.
+    They are packed for products, float32, where that fits into the memory that is left. Otherwise they stay in their
+    file, if they lie beside the graph: float32 as it is, matrices in half precision as blocks (`mapped_products`).
+    A decoder's attention is rewritten (`cpu_decoder`) where the graph is that of the file; beside blocks it stays as
+    exported.
     """
-    available = available_memory_bytes()
-    return available is None or FLOAT32_BYTES * spec.params <= available
+    if not _may_be_half(spec) and fits(2 * spec.weight_bytes):
+        return path, spec.weight_bytes, 0
+    size = weight_bytes_of_file(path)
+    if fits(size.held + size.largest):
+        return path, size.held, 0
+    if size.mappable:
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        return mapped_graph(path), size.held - size.mappable, size.mappable
+    options.add_session_config_entry(*UNPACKED)
+    return path, size.held, size.stored if size.held == size.stored else 0
+
+
+def _may_be_half(spec: StageSpec) -> bool:
+    """Whether weights of a stage may be stored in half precision: its graph knows."""
+    return 1.5 * spec.params < spec.weight_bytes < 3 * spec.params
 
 
 def _is_small_step(spec: StageSpec) -> bool:
     in_token_loop = spec.name == "decoder" or spec.name.startswith("head_")
-    return in_token_loop and spec.weight_bytes < ONE_THREAD_BYTES
+    return in_token_loop and spec.weight_bytes < LARGE_BYTES  # over before a second thread is awake
 
 
-def cuda_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
+def cuda_session(
+    path: Path, spec: StageSpec, threads: int | None, provider_options: Mapping[str, str] = {}
+) -> OrtSession:
     """A session on a GPU. Raises UnavailableError where the installed ONNX Runtime has no CUDA or finds no GPU."""
+    check_cuda_provider()
+    return OrtSession(path, spec, "CUDAExecutionProvider", threads, provider_options)
+
+
+def check_cuda_provider() -> None:
+    """Raises UnavailableError where the installed ONNX Runtime has no CUDA."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         raise UnavailableError(
             "device cuda: the installed onnxruntime has no CUDA provider; install one: pip install 'illume-rt[cuda]'"
         )
-    return OrtSession(path, spec, "CUDAExecutionProvider", threads)

@@ -10,6 +10,7 @@ A batch (`draw_many` and its kin) gives each request its place as number for the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,14 @@ class Pipeline:
     ) -> None:
         self.bundle = bundle
         self.tracer = tracer
-        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session))
-        self._lock = RequestLock()
+        accelerator = None
+        if device != "cpu" and open_session is session_from_stage:
+            from illume_runtime.gpu.sessions import gpu_sessions
+
+            accelerator, open_session = gpu_sessions(bundle, device)
+        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session, accelerator))
+        self._current = nullcontext if accelerator is None else accelerator.device.current
+        self._lock = RequestLock(self._current)
 
     def __enter__(self) -> Pipeline:
         return self
@@ -70,7 +77,8 @@ class Pipeline:
     def close(self) -> None:
         """Give the memory of all stages and caches back; a request after that raises UsageError."""
         self._lock.close()
-        self._model.close()
+        with self._current():
+            self._model.close()
 
     @classmethod
     def load(

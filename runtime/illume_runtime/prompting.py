@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from illume_runtime.decoder import Embeds, TokenEngine
 from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.prompts import Prompt
 from illume_runtime.schedule import TokenRun
+from illume_runtime.token_engine import Embeds, Engine
 from illume_runtime.vision import Seen
 
 
-def embeds_of_prompt(engine: TokenEngine, prompt: Prompt, pictures: Sequence[Seen]) -> Embeds:
+def embeds_of_prompt(engine: Engine, prompt: Prompt, pictures: Sequence[Seen]) -> Embeds:
     """Embeddings [T, D] of a prompt; `pictures` are what the model sees of the images, by slot."""
     parts: list[Embeds] = []
     for part in prompt.parts:

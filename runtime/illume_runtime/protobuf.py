@@ -1,40 +1,54 @@
-"""The wire format of protocol buffers, as much of it as ONNX files need: onnx itself is not needed on a device."""
+"""Protobuf messages as bytes, as far as ONNX files need it: neither the onnx package nor protobuf's own is at hand."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Collection, Iterator
+from mmap import mmap
+from typing import NamedTuple
 
-Data = bytes | mmap.mmap
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are in no ONNX message
 _SIZES = {FIXED64: 8, FIXED32: 4}
+Data = bytes | mmap
 
 
-def fields(data: Data, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type, start and end of the content of every field in the message at [start, end).
+class Field(NamedTuple):
+    """A field of a message: its content is at [start, end) of the data, `whole` is where its tag begins.
 
-    Raises IndexError where it is malformed.
+    `value` is the number where the field is one (a varint), else 0.
     """
+
+    number: int
+    wire: int
+    whole: int
+    start: int
+    end: int
+    value: int
+
+
+def fields(data: Data, start: int, end: int) -> Iterator[Field]:
+    """Every field of the message at [start, end), in order. Raises IndexError where it is malformed."""
     at = start
     while at < end:
+        whole = at
         tag, at = varint(data, at, end)
-        wire, start = tag & 7, at
+        number, wire = tag >> 3, tag & 7
+        value, begin = 0, at
         if wire == VARINT:
-            _, at = varint(data, at, end)
+            value, at = varint(data, at, end)
         elif wire == DELIMITED:
-            length, start = varint(data, at, end)
-            at = start + length
+            length, begin = varint(data, at, end)
+            at = begin + length
         elif wire in _SIZES:
             at += _SIZES[wire]
         else:
             raise IndexError(f"wire type {wire} at byte {at}")
         if at > end:
             raise IndexError(f"a field ends behind its message, at byte {at}")
-        yield tag >> 3, wire, start, at
+        yield Field(number, wire, whole, begin, at, value)
 
 
 def varint(data: Data, at: int, end: int) -> tuple[int, int]:
-    """The number at `at`, not negative, and where it ends. Raises IndexError."""
+    """The number at `at`, and where the next field begins. Raises IndexError."""
     value = shift = 0
     while at < end and shift < 64:
         byte = data[at]
@@ -47,23 +61,20 @@ def varint(data: Data, at: int, end: int) -> tuple[int, int]:
 
 
 def without(data: Data, start: int, end: int, numbers: Collection[int]) -> bytes:
-    """The message at [start, end) without the fields of these numbers."""
-    parts, at = [], start
-    for number, _, _, stop in fields(data, start, end):
-        if number not in numbers:
-            parts.append(data[at:stop])
-        at = stop
-    return b"".join(parts)
+    """The message at [start, end) without the fields of these numbers. Raises IndexError."""
+    return b"".join(data[item.whole : item.end] for item in fields(data, start, end) if item.number not in numbers)
 
 
-def field(number: int, value: int | bytes) -> bytes:
-    """A field: a number, not negative, as a varint, bytes with their length before them."""
+def field(number: int, value: int | bytes | str) -> bytes:
+    """A field in bytes: a number as a varint, anything else with its length before it."""
     if isinstance(value, int):
-        return _written(number << 3 | VARINT) + _written(value)
-    return _written(number << 3 | DELIMITED) + _written(len(value)) + value
+        return _varint(number << 3) + _varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | DELIMITED) + _varint(len(content)) + content
 
 
-def _written(value: int) -> bytes:
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # a negative number is its two's complement
     groups = [value & 127]
     while value := value >> 7:
         groups.append(value & 127)

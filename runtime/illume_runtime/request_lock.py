@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from illume_runtime.errors import UsageError
 
@@ -14,10 +14,12 @@ class RequestLock:
     """Requests of several threads wait for each other; what would never end, or end badly, raises UsageError.
 
     That is a request from within a callback of a request, a request after `close`, and a request in a process that
-    was forked off after loading: the engine's threads do not exist there.
+    was forked off after loading: the engine's threads do not exist there. `current` makes the device of the pipeline
+    that of the thread of a request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, current: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._current = current
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._process = os.getpid()
@@ -33,7 +35,7 @@ class RequestLock:
             )
         if self._owner == threading.get_ident():
             raise UsageError("the pipeline is at work for this very caller; make the next request after the callback")
-        with self._lock:
+        with self._lock, self._current():
             if self._closed:
                 raise UsageError("the pipeline is closed; load the bundle again")
             self._owner = threading.get_ident()

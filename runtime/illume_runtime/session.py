@@ -30,6 +30,10 @@ class Session(Protocol):
     def spec(self) -> StageSpec:
         """The stage that it runs."""
 
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of weights that a call reads from memory."""
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         """New arrays of all outputs."""
 
@@ -52,7 +56,7 @@ FACTORIES: Final = {
 def session_from_stage(path: Path, spec: StageSpec, device: str, threads: int | None) -> Session:
     """A session of the stage on the device asked for, and on no other. Raises UnavailableError, UsageError."""
     if device == "tensorrt":
-        raise UnavailableError("device tensorrt: this version runs no TensorRT engines; use --device cpu or cuda")
+        raise UnavailableError("device tensorrt: its engines are opened by a whole pipeline, not stage by stage")
     if device not in FACTORIES:
         raise UsageError(f"device: got {device!r}, expected one of {', '.join((*FACTORIES, 'tensorrt'))}")
     module, function = FACTORIES[device].split(":")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,20 @@ from illume_runtime.manifest import StageSpec
 from illume_runtime.session import Arrays, OpenSession, Session, session_from_stage
 from illume_runtime.trace import Tracer, Work
 
+if TYPE_CHECKING:
+    from illume_runtime.gpu.accelerator import Accelerator
+
 
 @dataclass(slots=True)
 class Stages:
-    """Sessions by name."""
+    """Sessions by name; `accelerator` is the GPU that they are on, None on the CPU."""
 
     bundle: Bundle
     device: str
     threads: int | None
     tracer: Tracer
     open_session: OpenSession = session_from_stage
+    accelerator: Accelerator | None = None
     _sessions: dict[str, Session] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Session:
@@ -53,7 +57,8 @@ class Stages:
         """What `span` declares, to be kept by a loop that does the same work again and again."""
         factor = {"call": 1, "row": rows, "token": rows * max(tokens, 1)}[stage.flops.per]
         counted: dict[str, Any] = {**args, "tokens": rows * tokens} if tokens else dict(args)
-        return Work(name, "stage", stage.weight_bytes + more_bytes, stage.flops.count * factor, counted)
+        moved = self[stage.name].moved_bytes + more_bytes
+        return Work(name, "stage", moved, stage.flops.count * factor, counted)
 
     def run(self, name: str, feeds: Arrays, **args: int) -> dict[str, NDArray[np.generic]]:
         """Runs a stage once within its span; rows are the first dimension of the first input."""

@@ -20,7 +20,7 @@ from illume_export.onnx_from_stage import onnx_from_stage
 from illume_export.onnx_weights import store_weights
 from illume_export.parity import parity_of
 from illume_export.random_weights import fill_with_random, random_tensor
-from illume_runtime import ort
+from illume_runtime import mapped_products, memory, ort
 from illume_runtime.errors import InvalidCheckpointError, UsageError
 from illume_runtime.manifest import Flops, StageSpec
 
@@ -110,7 +110,7 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
         store_weights(*onnx_from_stage(stage), tmp_path / "head.onnx", "float16", beside=False)
 
 
-@pytest.mark.parametrize(("left", "packs"), [(1023, False), (1024, True)])
+@pytest.mark.parametrize(("left", "packs"), [(2 * 1024, False), (3 * 1024, True)])
 def test_a_session_does_not_copy_weights_that_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, packs: bool
 ) -> None:
@@ -119,13 +119,42 @@ def test_a_session_does_not_copy_weights_that_do_not_fit(
     path = tmp_path / "head.onnx"
     store_weights(*onnx_from_stage(stage), path, "float32", beside=True)
     spec = StageSpec(stage.name, path.name, 23, stage.inputs, stage.outputs, 1024, 256, Flops("row", 1), "", None)
-    monkeypatch.setattr(ort, "available_memory_bytes", lambda: left)
-    options = ort.cpu_session(path, spec, 1)._session.get_session_options()
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: left)
+    session = ort.cpu_session(path, spec, 1)
+    options = session._session.get_session_options()
     if packs:
         with pytest.raises(RuntimeError, match=ort.UNPACKED[0]):
             options.get_session_config_entry(ort.UNPACKED[0])
     else:
         assert options.get_session_config_entry(ort.UNPACKED[0]) == "1"
+    assert 0 <= session.moved_bytes - 1024 < 64  # an index is in the graph
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_matrices_in_half_precision_are_read_from_disk_where_float32_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    model = small_language_model(dtype)
+    stage = decoder_stage(model, embeds)
+    path = tmp_path / "decoder.onnx"
+    num_bytes = store_weights(*onnx_from_stage(stage), path, str(dtype).removeprefix("torch."), beside=True)
+    params = sum(parameter.numel() for parameter in stage.module.parameters())
+    spec = StageSpec(
+        stage.name, path.name, 24, stage.inputs, stage.outputs, num_bytes, params, Flops("row", 1), "", None
+    )
+    monkeypatch.setattr(ort, "_may_be_half", lambda spec: True)  # rotary tables are a third of so small a stage
+    monkeypatch.setattr(mapped_products, "BLOCK", 8 * 48)  # so that there are several blocks
+    packed = ort.cpu_session(path, spec, 1)
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 0)
+    mapped = ort.cpu_session(path, spec, 1)
+    matrices = sum(parameter.numel() for parameter in stage.module.parameters() if parameter.ndim == 2)
+    assert packed.moved_bytes - mapped.moved_bytes == 2 * matrices
+    assert 0 <= packed.moved_bytes - num_bytes - 2 * matrices < 1024  # shapes
+    assert max(stage.errors(packed.run)) <= 2e-5
+    assert max(stage.errors(mapped.run)) <= 2e-5
+    feeds = {port.name: np.zeros((1, 2, 8, 8), np.float32) for port in stage.inputs[2:]}
+    feeds |= {"inputs_embeds": embeds(3, 5).numpy()[None], "positions": np.arange(5)[None]}
+    np.testing.assert_allclose(mapped.run(feeds)["hidden"], packed.run(feeds)["hidden"], atol=1e-6)
 
 
 def test_an_unknown_model_is_a_usage_error() -> None:

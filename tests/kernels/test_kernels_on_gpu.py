@@ -1,5 +1,6 @@
 """The prebuilt kernels on an NVIDIA GPU equal the definition bit for bit; needs cuda-core."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from sample_case import Case
 
 from illume_kernels.build import PREBUILT
-from illume_kernels.launch import Gpu
 from illume_kernels.params import SampleParams
 
 pytestmark = pytest.mark.gpu
@@ -17,22 +17,16 @@ class GpuDevice:
     """Copies the host arrays that a launch points at to the GPU and back: a Case runs on both kinds of device."""
 
     def __init__(self):
-        core = pytest.importorskip("cuda.core")
-        self._core = core
-        self._device = core.Device()
-        self._device.set_current()
-        self._stream = self._device.create_stream()
-        self._code = core.ObjectCode.from_fatbin((PREBUILT / "kernels.fatbin").read_bytes())
-        capability = self._device.compute_capability
-        properties = self._device.properties
-        self.gpu = Gpu(
-            (capability.major, capability.minor),
-            properties.multiprocessor_count,
-            properties.max_shared_memory_per_block_optin,
-        )
+        pytest.importorskip("cuda.core")
+        from illume_runtime.device.cuda_core import open_device
+        from illume_runtime.device.images import kernel_image
+
+        self.device = open_device()
+        self.gpu = self.device.gpu
+        self._stream = self.device.stream()
+        self._module = self.device.module(kernel_image(self.device.compute_capability))
 
     def run_case(self, case):
-        driver = pytest.importorskip("cuda.bindings.driver")
         arrays = [
             getattr(case, name)
             for name in (
@@ -42,24 +36,16 @@ class GpuDevice:
         buffers = {}
         for array in arrays:
             if array is not None:
-                buffer = self._device.allocate(array.nbytes, stream=self._stream)
-                driver.cuMemcpyHtoD(int(buffer.handle), array.ctypes.data, array.nbytes)
-                buffers[array.ctypes.data] = (array, buffer)
-        arguments = [
-            np.uint64(int(buffers[int(a)][1].handle)) if int(a) in buffers else a for a in case.launch.arguments
-        ]
-        kernel = self._code.get_kernel(case.launch.symbol)
-        kernel.attributes.max_dynamic_shared_size_bytes = case.launch.shared_bytes
-        config = self._core.LaunchConfig(
-            grid=case.launch.grid,
-            block=case.launch.block,
-            cluster=case.launch.cluster if case.launch.cluster > 1 else None,
-            shmem_size=case.launch.shared_bytes,
+                memory = self.device.allocate(array.nbytes)
+                self._stream.upload(memory.address, array)
+                buffers[array.ctypes.data] = (array, memory)
+        arguments = tuple(
+            np.uint64(buffers[int(a)][1].address) if int(a) in buffers else a for a in case.launch.arguments
         )
-        self._core.launch(self._stream, config, kernel, *arguments)
-        self._stream.sync()
-        for array, buffer in buffers.values():
-            driver.cuMemcpyDtoH(array.ctypes.data, int(buffer.handle), array.nbytes)
+        self._stream.launch(self._module, dataclasses.replace(case.launch, arguments=arguments))
+        for array, memory in buffers.values():
+            self._stream.download(array, memory.address)
+        self._stream.synchronize()
 
 
 class Launcher:
@@ -91,5 +77,5 @@ def test_every_decision_equals_the_oracle(device, n, dtype):
 
 
 def test_the_manifest_names_this_gpu(device):
-    major, minor = device.gpu.compute_capability
+    major, minor = device.device.compute_capability
     assert f"sm_{major}{minor}" in json.loads((PREBUILT / "manifest.json").read_text())["kernels"]

@@ -177,6 +177,33 @@ def test_gathered_embeddings(device, row_bytes):
     np.testing.assert_array_equal(output, np.stack([expected, expected]))
 
 
+# ---- advance_step
+
+
+@pytest.mark.parametrize(("rows", "num_new"), [(1, 1), (6, 4), (300, 2), (2, 0)])
+def test_tokens_go_around_the_ring_and_positions_go_on(device, rows, num_new):
+    batch, num_slots = rows // 2 + 1, 3
+    token = np.arange(batch, dtype=np.int32)
+    ring, count = np.full((num_slots, batch), -9, np.int32), np.zeros(1, np.uint32)
+    length = np.random.default_rng(0).integers(0, 1 << 40, rows)
+    positions = np.full((rows, num_new), -9, np.int64)
+    launch = step_launch.advance_step(
+        *(address(array) for array in (token, ring, count, length, positions)),
+        batch=batch,
+        num_slots=num_slots,
+        rows=rows,
+        num_new=num_new,
+    )
+    for k in range(4):
+        before = length.copy()
+        device.run(launch, SCHEDULES[k])
+        np.testing.assert_array_equal(ring[k % num_slots], token)
+        np.testing.assert_array_equal(positions, before[:, None] + np.arange(num_new))
+        np.testing.assert_array_equal(length, before + num_new)
+        token += 1
+    assert count[0] == 4
+
+
 # ---- head_gemv
 
 

@@ -61,7 +61,7 @@ def test_weights_are_not_copied(decoder):
 
 @pytest.mark.parametrize("packed", [True, False], ids=["weights packed", "weights mapped"])
 def test_it_gives_the_same_states_and_caches(opened, as_exported, monkeypatch, packed):
-    monkeypatch.setattr(ort_module, "_fits", lambda spec: packed)
+    monkeypatch.setattr(ort_module, "fits", lambda num_bytes: packed)
     same(decoder_steps(session_of(opened)), as_exported)
 
 

@@ -262,7 +262,7 @@ def test_more_steps_than_the_scheduler_allows_are_refused(changed_bundle, pictur
     ("options", "error", "message"),
     [
         ({"device": "gpu"}, UsageError, "device: got 'gpu', expected one of cpu, cuda, tensorrt"),
-        ({"device": "tensorrt"}, UnavailableError, "device tensorrt: this version runs no TensorRT engines"),
+        ({"device": "tensorrt"}, UnavailableError, "device tensorrt: no NVIDIA driver"),
         ({"threads": 0}, UsageError, "threads: got 0, expected at least 1"),
     ],
 )

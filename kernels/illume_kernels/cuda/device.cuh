@@ -7,6 +7,7 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 using i8 = signed char;
 using i32 = int;
+using i64 = long long;
 
 struct alignas(16) Vector16 {  // what one 16-byte load brings
     u32 word[4];

@@ -1,4 +1,5 @@
 // The entry points. Arguments are scalars and device addresses, in the order in which launch.py packs them.
+#include "advance_step.cuh"
 #include "gather_embedding.cuh"
 #include "guidance_step.cuh"
 #include "gumbel.cuh"

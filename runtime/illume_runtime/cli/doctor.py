@@ -22,12 +22,13 @@ PACKAGES = {  # extra -> what it installs; '' is the default install (as in pypr
     "tensorrt-rtx": ("onnx", "tensorrt-rtx-cu13"),
     "tensorrt": ("onnx", "tensorrt"),
     "cuda": ("cuda-core", "cuda-bindings"),
+    "pycuda": ("pycuda", "cuda-bindings"),
 }
 OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same module
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+RUNTIMES = ("tensorrt", "tensorrt-rtx-cu13")  # either runs engines
+DEVICE_LAYERS = ("cuda-core", "cuda-bindings")
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 OTHER_EXTRAS = {"tensorrt-rtx": "tensorrt"}  # either serves a verb that names the first
-INSTALL_FOR_DEVICE = {"cuda": "cuda", "tensorrt": "cuda"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,20 +64,34 @@ def run(args: argparse.Namespace) -> int:
 
 def devices() -> dict[str, dict[str, Any]]:
     """For each device whether it can be used, and if not, why and what to do."""
+    reasons = {device: "" if device == "cpu" else _why_not(device) for device in DEVICES}
+    return {device: {"usable": not reason, "reason": reason} for device, reason in reasons.items()}
+
+
+def _why_not(device: str) -> str:
+    """Why a GPU cannot be used through `device`; empty where it can."""
     import onnxruntime
 
-    providers = onnxruntime.get_available_providers()
-    has_gpu = any(Path(file).exists() for file in GPU_FILES)
-    found = {}
-    for device in DEVICES:
-        reason = ""
-        if device != "cpu" and not has_gpu:
-            reason = "no NVIDIA GPU on this machine"
-        elif PROVIDERS[device] not in providers:
-            extra = INSTALL_FOR_DEVICE.get(device, "")
-            reason = f"onnxruntime has no {PROVIDERS[device]}; pip install '{DISTRIBUTION}[{extra}]'"
-        found[device] = {"usable": not reason, "reason": reason}
-    return found
+    from illume_runtime.device.driver import compute_capability, driver_version
+    from illume_runtime.device.images import kernel_image
+    from illume_runtime.errors import UnavailableError
+
+    if not any(Path(file).exists() for file in GPU_FILES):
+        return "no NVIDIA GPU on this machine"
+    lacking = [name for name in DEVICE_LAYERS if not _installed_version(name)]
+    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return f"onnxruntime has no CUDAExecutionProvider; pip install '{DISTRIBUTION}[cuda]'"
+    if device == "tensorrt" and not any(_installed_version(name) for name in RUNTIMES):
+        return f"TensorRT is not installed; pip install '{DISTRIBUTION}[tensorrt]' or '{DISTRIBUTION}[tensorrt-rtx]'"
+    if lacking:
+        return f"needs {', '.join(lacking)}; pip install '{DISTRIBUTION}[{device}]'"
+    try:
+        driver_version()
+        major, minor = compute_capability().split(".")
+        kernel_image((int(major), int(minor)))
+    except UnavailableError as error:
+        return str(error)
+    return ""
 
 
 def _missing_for(verb: str) -> dict[str, Any]:

@@ -38,9 +38,7 @@ VERBS: dict[str, Verb] = {
     "info": Verb("illume_runtime.cli.info", "what is in a bundle, and the memory that each stage takes"),
     "convert": Verb("illume_export.cli_convert", "make safetensors of legacy .bin weights", "export"),
     "export": Verb("illume_export.cli_export", "make a bundle from a checkpoint", "export"),
-    "plan": Verb(
-        "illume_export.cli_plan", "the memory that a bundle or model takes, and which board it fits", "export"
-    ),
+    "plan": Verb("illume_runtime.cli.plan", "the memory that a bundle or model takes, and which board it fits"),
     "verify": Verb("illume_export.cli_verify", "compare a bundle with its checkpoint, stage by stage", "export"),
     "calibrate": Verb(
         "illume_calibration.cli_calibrate", "make a bundle of 8-bit integers from a float one", "calibrate"

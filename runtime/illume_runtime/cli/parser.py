@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
 from illume_runtime.errors import UsageError
 
 DEVICES = ("cpu", "cuda", "tensorrt")
+GIB = 1 << 30
 QUALITIES = ("draft", "standard", "best")  # as in `sampling.py`, which needs numpy
 
 
@@ -44,6 +46,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run, never anywhere else (cpu)")
     parser.add_argument(
         "--threads", type=count_up_to(1024), metavar="T", help="threads of a stage, at most (all cores)"
+    )
+    parser.add_argument(
+        "--memory", type=memory_size, metavar="SIZE", help="what it may take, such as 12GiB (what is free)"
     )
     parser.add_argument("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev")
     parser.add_argument("--no-verify", action="store_true", help="do not hash the bundle's files before using them")
@@ -99,6 +104,14 @@ def count_up_to(limit: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def memory_size(text: str) -> int:
+    """Bytes of a size such as 8GiB or 8GB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|GB)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a size such as 8GiB or 8GB, got {text!r}")
+    return int(float(found[1]) * (GIB if found[2] == "GiB" else 10**9))
 
 
 def number_from(low: float, high: float) -> Callable[[str], float]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from illume_runtime.cli.output import check_output, note, print_result
-from illume_runtime.cli.parser import add_running, count_from_zero, count_up_to, example
+from illume_runtime.cli.parser import QUALITIES, add_running, count_from_zero, count_up_to, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.running import Stopwatch
 from illume_runtime.cli.table import megabytes, table
@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=count_up_to(1000), default=5, metavar="N", help="measured requests (5)")
     parser.add_argument("--warm-up", type=count_from_zero, default=1, metavar="N", help="requests before those (1)")
     parser.add_argument("--cold-starts", type=count_from_zero, default=3, metavar="N", help="new processes (3)")
+    parser.add_argument("--size", metavar="WxH", help="of the picture to draw, as `illume info` lists them (the first)")
+    parser.add_argument("--quality", choices=QUALITIES, help="of pictures, as for `illume draw`")
+    parser.add_argument("--max-tokens", type=count_up_to(4096), metavar="N", help="longest description")
     parser.add_argument("--image", metavar="IMAGE", help="picture to describe and edit (a built-in one)")
     example(parser, "illume profile build/illume-tiny.bundle --trace build/trace.json")
 
@@ -42,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print the report."""
     if args.trace:
         check_output(Path(args.trace))
+    from illume_runtime.memory import limit_memory
     from illume_runtime.pipeline import Pipeline
     from illume_runtime.profile.report import report_from_spans
 
+    limit_memory(args.memory)
     image = _image(args.image)
     tracer = Tracer()
     stopwatch = Stopwatch()
@@ -55,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     tracer.clear()
     with ProgressBar() as bar:
         for kind in args.requests:
-            request = request_of(kind, pipeline, tracer, image)
+            request = request_of(
+                kind, pipeline, tracer, image, size=args.size, quality=args.quality, max_tokens=args.max_tokens
+            )
             on_step = partial(bar.update, kind)
             measure(kind, request, tracer, repeats=args.repeat, warm_up=args.warm_up, on_step=on_step)
     peak_bytes = peak_memory_bytes()

@@ -40,8 +40,10 @@ def running(args: argparse.Namespace, verb: str) -> Iterator[tuple[Pipeline, Tra
     """
     if args.trace:
         check_output(Path(args.trace))
+    from illume_runtime.memory import limit_memory
     from illume_runtime.pipeline import Pipeline
 
+    limit_memory(args.memory)
     tracer = Tracer() if args.trace else NULL_TRACER
     with tracer.span("load", "load"):
         pipeline = Pipeline.load(

@@ -22,6 +22,15 @@ def driver() -> ctypes.CDLL:
     return library
 
 
+def driver_version() -> tuple[int, int]:
+    """The newest CUDA that the driver knows, as (13, 0). Raises UnavailableError."""
+    value = ctypes.c_int()
+    code = driver().cuDriverGetVersion(ctypes.byref(value))
+    if code:
+        raise UnavailableError(f"the version of the NVIDIA driver cannot be read (the driver gave {code})")
+    return value.value // 1000, value.value % 1000 // 10
+
+
 def compute_capability(device: int = 0) -> str:
     """As in '8.7'. Raises UnavailableError."""
     library = driver()

@@ -17,30 +17,43 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from illume_runtime.pipeline import Pipeline
+    from illume_runtime.sampling import Quality
 
 PROMPT = "a red circle left of a blue square"
 INSTRUCTION = "make the background green"
 KINDS = ("describe", "draw", "edit", "reconstruct")
 
 
-def request_of(kind: str, pipeline: Pipeline, tracer: Tracer, image: Image) -> Callable[[], None]:
-    """A function that makes one request of a kind, up to the PNG where it draws."""
+def request_of(
+    kind: str,
+    pipeline: Pipeline,
+    tracer: Tracer,
+    image: Image,
+    *,
+    size: str | None = None,
+    quality: Quality | None = None,
+    max_tokens: int | None = None,
+) -> Callable[[], None]:
+    """A function that makes one request of a kind, up to the PNG where it draws; what is None is the bundle's own."""
+    from illume_runtime.pipeline import ImageSampling, TextSampling
+
+    drawing, answering = ImageSampling(quality=quality), TextSampling(max_tokens=max_tokens)
 
     def png_of(picture: Image) -> None:
         with tracer.span("png"):
             picture.save(BytesIO(), format="PNG")
 
     def describe() -> None:
-        pipeline.describe(image)
+        pipeline.describe(image, sampling=answering)
 
     def draw() -> None:
-        png_of(pipeline.draw(PROMPT)[0].image)
+        png_of(pipeline.draw(PROMPT, size=size, sampling=drawing)[0].image)
 
     def edit() -> None:
-        png_of(pipeline.edit(image, INSTRUCTION)[0].image)
+        png_of(pipeline.edit(image, INSTRUCTION, sampling=drawing)[0].image)
 
     def reconstruct() -> None:
-        png_of(pipeline.reconstruct(image).image)
+        png_of(pipeline.reconstruct(image, sampling=drawing).image)
 
     return {"describe": describe, "draw": draw, "edit": edit, "reconstruct": reconstruct}[kind]
 

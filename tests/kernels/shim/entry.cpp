@@ -37,7 +37,8 @@ struct Entry {
 const Entry entries[] = {
     ENTRY(sample_group),    ENTRY(sample_cluster),  ENTRY(sample_gumbel),   ENTRY(guidance_step),   ENTRY(gather_embedding),
     ENTRY(head_gemv_w16_2), ENTRY(head_gemv_w16_8), ENTRY(head_gemv_w16_16), ENTRY(head_gemv_w8_2),  ENTRY(head_gemv_w8_8),
-    ENTRY(head_gemv_w8_16), ENTRY(head_gemv_w4_2),  ENTRY(head_gemv_w4_8),  ENTRY(head_gemv_w4_16)};
+    ENTRY(head_gemv_w8_16), ENTRY(head_gemv_w4_2),  ENTRY(head_gemv_w4_8),  ENTRY(head_gemv_w4_16),
+    ENTRY(advance_step)};
 
 }  // namespace
 
@@ -56,4 +57,12 @@ extern "C" const char* illume_launch(const char* name, void** arguments, const s
         return last_error.empty() ? nullptr : last_error.c_str();
     }
     return "no such kernel";
+}
+
+// How many arguments a kernel has, and their sizes; 0 for an unknown name.
+extern "C" std::size_t illume_argument_sizes(const char* name, std::size_t* sizes) {
+    for (const Entry& entry : entries) {
+        if (std::string(entry.name) == name) return entry.sizes(sizes);
+    }
+    return 0;
 }

@@ -1,0 +1,1 @@
+"""A model on a GPU: stages on device memory, the token loop and the diffusion loop without the host."""

@@ -1,0 +1,217 @@
+"""The decoder and its heads on a GPU: caches that never leave it, and the states of the last tokens.
+
+Shapes: R rows, T new tokens, S slots, D width. Guided pictures have the conditional sides in the first half of the
+rows and the unconditional ones in the second, so that a head reads both where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from illume_kernels.step_launch import gather_embedding
+from illume_runtime.cache import slots_for, static_slots
+from illume_runtime.decoder import Embeds
+from illume_runtime.device.array import DeviceArray
+from illume_runtime.errors import InvalidBundleError
+from illume_runtime.gpu.accelerator import Accelerator
+from illume_runtime.gpu.program import Operation, Program
+from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
+from illume_runtime.manifest import Segment
+from illume_runtime.stages import Stages
+
+TOKEN_BLOCK: Final = 8
+MAX_BINDINGS: Final = 64
+ALIGNMENT: Final = 256  # that TensorRT wants of every address
+
+
+class Decoding:
+    """Bound runs of `decoder`, its caches, and bound runs of the heads. One batch at a time."""
+
+    def __init__(self, stages: Stages, accelerator: Accelerator) -> None:
+        self.stages, self.accelerator = stages, accelerator
+        self.model = stages.bundle.model
+        self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)
+        self._buffers: list[DeviceArray] = []
+        self._capacity = 0  # elements of each
+        self._bound: dict[tuple[int, int, int], Step] = {}
+        self._heads: dict[tuple[str, int, bool], Head] = {}
+        self._states: DeviceArray | None = None
+        self.num_rows = self.slots = 0
+        self.lengths = np.zeros(0, np.int64)
+        self._static_slots = static_slots(stages.bundle)
+        self._tables: dict[str, DeviceArray] = {}
+        self.controls = np.unique(np.array([*stages.bundle.vocabulary.controls.values()], np.int64))
+
+    @property
+    def decoder(self) -> DeviceSession:
+        """The stage's session."""
+        return device_session(self.stages["decoder"])
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._forget()
+        self._buffers, self._capacity, self._states, self._tables = [], 0, None, {}
+
+    def _forget(self) -> None:
+        """Give up what is bound, once nothing works on it any more."""
+        self.accelerator.stream.synchronize()
+        self._bound.clear()
+        self._heads.clear()
+
+    def _forget_prefills(self) -> None:
+        """Of the prefills, whose arrays are the largest, one stays bound."""
+        old = [key for key in self._bound if key[2] >= TOKEN_BLOCK]
+        if old:
+            self.accelerator.stream.synchronize()
+        for key in old:
+            del self._bound[key]
+
+    def table(self, segment: Segment) -> DeviceArray:
+        """Embeddings [n + C, D] of a segment's tokens and, behind them, of the `controls`; uploaded once."""
+        found = self._tables.get(segment.name)
+        if found is None:
+            ids = np.concatenate((np.arange(segment.start, segment.end), self.controls))
+            found = self.accelerator.uploaded(self.embed(ids), f"the embeddings of {segment.name}")
+            self._tables[segment.name] = found
+        return found
+
+    def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
+        """Embeddings [T, D] of ids [T], on the host."""
+        rows: Embeds = self._embedding[np.asarray(ids, np.int64)].astype(np.float32, copy=False)
+        return rows
+
+    def start(self, rows: Sequence[Embeds], capacity: int) -> None:
+        """Prefills sequences [T_r, D] for up to `capacity` positions each; `states` become those of the last."""
+        lengths = np.array([len(row) for row in rows], np.int64)
+        if lengths.min() < 1:
+            raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
+        self.slots = self.decoder.slots or self._static_slots or slots_for(capacity)
+        self.num_rows = len(rows)
+        new = min(-(-int(lengths.max()) // TOKEN_BLOCK) * TOKEN_BLOCK, self.slots)
+        embeds = np.zeros((len(rows), new, self.model.hidden_size), np.float32)
+        for target, row in zip(embeds, rows, strict=True):
+            target[: len(row)] = row
+        self.lengths = np.zeros(len(rows), np.int64)
+        with self.stages.span("prefill", self.stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum())):
+            self._append(embeds, lengths)
+
+    def append(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Appends tokens [R, T], of which only so many of a row are its own, from the host."""
+        embeds = self.embed(tokens.ravel()).reshape(*tokens.shape, -1)
+        self._append(np.ascontiguousarray(embeds), counts)
+
+    def _append(self, embeds: Embeds, counts: NDArray[np.int64]) -> None:
+        num_rows, new = embeds.shape[:2]
+        step = self.step(num_rows, new)
+        positions = np.minimum(self.lengths[:num_rows, None] + np.arange(new), self.slots - 1)
+        self.accelerator.upload(step.embeds, embeds)
+        self.accelerator.upload(step.positions, positions)
+        self.accelerator.upload(step.last, (np.arange(num_rows) * new + counts - 1).astype(np.int32))
+        step.program.run()
+        self.lengths[:num_rows] += counts
+
+    def step(self, num_rows: int, new: int) -> Step:
+        """The decoder bound for so many rows and new tokens, with the caches of the batch at hand."""
+        found = self._bound.get((num_rows, self.slots, new))
+        if found is None:
+            caches = self._caches()
+            if len(self._bound) >= MAX_BINDINGS:
+                self._forget()
+            if new >= TOKEN_BLOCK:
+                self._forget_prefills()
+            found = self._bound[num_rows, self.slots, new] = Step(self, caches, num_rows, new)
+        return found
+
+    @property
+    def states(self) -> DeviceArray:
+        """Hidden states [R, D] of the last tokens."""
+        if self._states is None or self._states.shape[0] < self.num_rows:
+            self._forget()
+            self._states = self.accelerator.array((self.num_rows, self.model.hidden_size), np.float32)
+        return self._states.rows(0, self.num_rows)
+
+    def head(self, segment: str, batch: int, is_guided: bool) -> Head:
+        """The head of a segment on the states: of `batch` pairs of rows where guided, else of the first rows."""
+        key = (segment, batch, is_guided)
+        if key not in self._heads:
+            self._heads[key] = Head(self, segment, batch, is_guided)
+        return self._heads[key]
+
+    def _caches(self) -> dict[str, DeviceArray]:
+        model, session = self.model, self.decoder
+        names = [f"{kind}_cache_{i}" for i in range(model.num_layers) for kind in ("key", "value")]
+        shape = (self.num_rows, model.num_kv_heads, self.slots, model.head_dim)
+        count = int(np.prod(shape))
+        dtypes = [session.dtype_of(name) for name in names]
+        if count > self._capacity:
+            self._forget()
+            self._buffers = []  # gone before the larger ones are made
+            what = f"the cache of {self.num_rows} sequences"
+            self.accelerator.check_memory(count * sum(dtype.itemsize for dtype in dtypes), what)
+            self._buffers = [self.accelerator.array((count,), dtype, what) for dtype in dtypes]
+            self._capacity = count
+        return {name: buffer.shaped(*shape) for name, buffer in zip(names, self._buffers, strict=True)}
+
+
+class Step:
+    """The decoder at one shape: embeds and positions in, the caches written in place, the last states out."""
+
+    def __init__(self, decoding: Decoding, caches: dict[str, DeviceArray], num_rows: int, new: int) -> None:
+        accelerator, width = decoding.accelerator, decoding.model.hidden_size
+        states = decoding.states
+        self.embeds = accelerator.array((num_rows, new, width), np.float32)
+        self.positions = accelerator.array((num_rows, new), np.int64)
+        self.last = accelerator.uploaded((np.arange(num_rows) * new + new - 1).astype(np.int32))
+        self._hidden = accelerator.array((num_rows, new, width), np.float32)
+        self._run: DeviceRun = decoding.decoder.bind_device(
+            {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
+            {"hidden": self._hidden, **{f"{name}_out": array for name, array in caches.items()}},
+        )
+        self._accelerator = accelerator
+        self._gather = gather_embedding(
+            self._hidden.address,
+            self.last.address,
+            0,
+            states.address,
+            num_ids=num_rows * new,
+            row_bytes=width * states.dtype.itemsize,
+            start=0,
+            batch=num_rows,
+            num_appended=0,
+            sides=1,
+        )
+        self.operations: list[Operation] = [
+            (self._run.enqueue, self._run.is_capturable),
+            (self._take_last, True),
+        ]
+        self.program = Program(accelerator.stream, self.operations)
+
+    def _take_last(self) -> None:
+        self._accelerator.launch(self._gather)
+
+
+class Head:
+    """A head at one batch size."""
+
+    def __init__(self, decoding: Decoding, segment: str, batch: int, is_guided: bool) -> None:
+        accelerator, stages = decoding.accelerator, decoding.stages
+        session = device_session(stages[f"head_{segment}"])
+        states = decoding.states
+        self.operations: list[Operation] = []
+        cond = states.rows(0, batch)
+        uncond = states.rows(batch, 2 * batch) if is_guided else cond
+        if uncond.address % ALIGNMENT != 0:
+            source, uncond = uncond, accelerator.array(uncond.shape, uncond.dtype)
+            target, num_bytes = uncond.address, uncond.nbytes
+            self.operations.append((lambda: accelerator.stream.copy(target, source.address, num_bytes), True))
+        self.guidance = accelerator.uploaded(np.ones(batch, np.float32))
+        self.logits = accelerator.array((batch, stages.bundle.vocabulary.segment(segment).size), np.float32)
+        self._run: DeviceRun = session.bind_device(
+            {"hidden": cond, "hidden_uncond": uncond, "guidance": self.guidance}, {"logits": self.logits}
+        )
+        self.operations.append((self._run.enqueue, self._run.is_capturable))
+        self.program = Program(accelerator.stream, self.operations)

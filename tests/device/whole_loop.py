@@ -1,0 +1,55 @@
+"""Pictures drawn over a real device layer: `python whole_loop.py cuda-core BUNDLE` prints their codes and the CPU's."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fake_gpu import FakeSession, view
+from illume_runtime.gpu import sessions
+from illume_runtime.gpu.accelerator import open_accelerator
+from illume_runtime.pipeline import ImageSampling, Pipeline
+
+
+class WaitingRun:
+    """A stage on the CPU cannot stand in the driver's queue: it waits for the stream, and is not captured."""
+
+    is_capturable = False
+
+    def __init__(self, bound, accelerator, kept):
+        self._bound, self._accelerator, self._kept = bound, accelerator, kept
+
+    def enqueue(self):
+        self._accelerator.stream.synchronize()
+        self._bound.run()
+
+
+class WaitingSession(FakeSession):
+    def bind_device(self, inputs, outputs):
+        arrays = {}
+
+        def host(array):
+            return arrays.setdefault((array.address, array.shape), view(array.address, array.dtype, *array.shape))
+
+        bound = self._session.bind({n: host(a) for n, a in inputs.items()}, {n: host(a) for n, a in outputs.items()})
+        return WaitingRun(bound, self._accelerator, (inputs, outputs))
+
+
+def gpu_sessions(implementation):
+    accelerator = open_accelerator(implementation)
+    return accelerator, lambda path, spec, device, threads: WaitingSession(path, spec, accelerator)
+
+
+def main(implementation, bundle):
+    sampling = ImageSampling(seed=5, steps=2, top_p=0.9)
+    with Pipeline.load(bundle, threads=1) as pipeline:
+        expected = pipeline.draw("a star", n=2, sampling=sampling)
+    sessions.gpu_sessions = lambda bundle, device: gpu_sessions(implementation)
+    with Pipeline.load(bundle, device="cuda") as pipeline:
+        got = pipeline.draw("a star", n=2, sampling=sampling)
+    print(json.dumps([[p.codes[0].tolist() for p in pictures] for pictures in (got, expected)]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,244 @@
+"""The token loop and the diffusion loop on a GPU in numpy: the tokens of the CPU, and one wait for each row."""
+
+import numpy as np
+import pytest
+
+from fake_gpu import FakeDevice, fake_gpu
+from illume_runtime.errors import Cancelled, EngineError, MemoryLimitError, UsageError
+from illume_runtime.gpu import sessions
+from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+
+ROWS, TOKENS = 3, 9  # of a picture of the small model
+
+
+@pytest.fixture
+def on_gpu(bundle, monkeypatch):
+    """A function: the pipeline on a fake device, and the device."""
+
+    def load(device=None, **options):
+        device = device or FakeDevice()
+        monkeypatch.setattr(sessions, "gpu_sessions", lambda bundle, name: fake_gpu(device, **options))
+        return Pipeline.load(bundle, device="cuda"), device
+
+    return load
+
+
+def codes_of(pictures):
+    return [[level.tolist() for level in picture.codes] for picture in pictures]
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (8, 7)], ids=["cluster", "group"])
+@pytest.mark.parametrize("is_capturable", [True, False], ids=["captured", "captures itself"])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        ImageSampling(seed=5, steps=2),
+        ImageSampling(seed=6, guidance=1.0, temperature=0.7, top_k=7, steps=1, diffusion_guidance=3.0),
+        ImageSampling(seed=7, top_p=0.6, min_p=0.05, steps=3, diffusion_guidance=2.0),
+        ImageSampling(seed=8, temperature=0.0, steps=1),
+    ],
+    ids=["guided", "top-k", "top-p", "greedy"],
+)
+def test_pictures_are_those_of_the_cpu(pipeline, on_gpu, sampling, is_capturable, capability):
+    gpu, _ = on_gpu(FakeDevice(capability), is_capturable=is_capturable)
+    got = gpu.draw("a star", n=3, sampling=sampling)
+    expected = pipeline.draw("a star", n=3, sampling=sampling)
+    assert codes_of(got) == codes_of(expected)
+    for one, other in zip(got, expected, strict=True):
+        difference = np.abs(np.asarray(one.image, np.int16) - np.asarray(other.image, np.int16))
+        assert difference.max() <= 1  # a rounding of the pixels
+
+
+def test_a_repetition_penalty_acts_on_the_conditional_side(pipeline, on_gpu):
+    sampling = ImageSampling(seed=9, repetition_penalty=1.7, steps=1)
+    gpu, _ = on_gpu()
+    expected = pipeline.draw("a star", n=2, sampling=sampling)
+    assert codes_of(gpu.draw("a star", n=2, sampling=sampling)) == codes_of(expected)
+    assert codes_of(expected) != codes_of(pipeline.draw("a star", n=2, sampling=ImageSampling(seed=9, steps=1)))
+
+
+def test_prompts_of_other_lengths_and_edits_share_the_loop(pipeline, on_gpu, pictures):
+    gpu, _ = on_gpu()
+    prompts = ["a star", "a much longer sentence about nothing", "x"]
+    for sampling in (ImageSampling(seed=1, steps=1), ImageSampling(seed=2, steps=1)):
+        assert codes_of(gpu.draw_many(prompts, sampling=sampling)) == codes_of(
+            pipeline.draw_many(prompts, sampling=sampling)
+        )
+    from PIL import Image
+
+    image = Image.fromarray(pictures[0])
+    sampling = ImageSampling(seed=3, steps=1)
+    assert codes_of(gpu.edit(image, "greener", sampling=sampling)) == codes_of(
+        pipeline.edit(image, "greener", sampling=sampling)
+    )
+
+
+def test_answers_are_those_of_the_cpu(pipeline, on_gpu, pictures):
+    from PIL import Image
+
+    gpu, _ = on_gpu()
+    images = [Image.fromarray(picture) for picture in pictures[:2]]
+    for sampling in (TextSampling(max_tokens=6), TextSampling(max_tokens=6, temperature=1.0, seed=4)):
+        expected = pipeline.describe_many(images, ["what?", "which colour?"], sampling=sampling)
+        got = gpu.describe_many(images, ["what?", "which colour?"], sampling=sampling)
+        assert [answer.token_ids for answer in got] == [answer.token_ids for answer in expected]
+
+
+def test_an_answer_replays_the_decoder_and_the_head(on_gpu, pictures):
+    from PIL import Image
+
+    gpu, device = on_gpu()
+    gpu.describe(Image.fromarray(pictures[0]), "what?", sampling=TextSampling(max_tokens=6))
+    assert device.calls["capture decoder"] == device.calls["capture head_text"] == 1
+    assert device.calls["decoder"] == 2  # the prefill, and the first step
+
+
+def test_an_engine_of_few_rows_draws_in_parts(pipeline, on_gpu):
+    gpu, _ = on_gpu(max_rows=4)
+    sampling = ImageSampling(seed=5, steps=1, diffusion_guidance=2.0)
+    assert codes_of(gpu.draw("a star", n=5, sampling=sampling)) == codes_of(
+        pipeline.draw("a star", n=5, sampling=sampling)
+    )
+
+
+def drawn_calls(gpu, device, sampling):
+    """The codes' calls alone: those of the token loop behind its prefill."""
+    from illume_runtime.gpu.drawing import TokenLoop
+
+    run, seen = TokenLoop._prepared, {}
+
+    def prepared(loop, total):
+        ring = run(loop, total)
+        loop._accelerator.stream.synchronize()
+        for level in range(len(loop._schedule.segments)):  # so that nothing is bound for the first time below
+            loop._head(level)
+        device.calls.clear()
+        return ring
+
+    read = TokenLoop._read
+
+    def counted(loop, row, *rest):
+        read(loop, row, *rest)
+        seen.update(device.calls)
+
+    TokenLoop._prepared, TokenLoop._read = prepared, counted
+    try:
+        gpu.draw("a star", sampling=sampling)
+    finally:
+        TokenLoop._prepared, TokenLoop._read = run, read
+    return seen
+
+
+def test_the_host_waits_once_for_each_row_and_replays_the_rest(on_gpu):
+    gpu, device = on_gpu()
+    sampling = ImageSampling(seed=5, steps=1)
+    gpu.draw("a star", sampling=sampling)  # binds the steps
+    calls = drawn_calls(gpu, device, sampling)
+    assert calls["wait for an event"] == ROWS
+    assert "synchronize" not in calls
+    assert "download" not in calls
+    # Kinds of steps: the first, within a row, before the end of a row, behind it, and the last.
+    assert calls["graph"] == 3
+    assert calls["replay"] + calls["sample_cluster"] == TOKENS
+
+
+def test_a_session_that_captures_itself_is_never_captured(on_gpu):
+    gpu, device = on_gpu(is_capturable=False)
+    gpu.draw("a star", sampling=ImageSampling(seed=5, steps=4))
+    assert not [name for name in device.calls if name in ("capture decoder", "capture head_level0", "capture denoiser")]
+    assert device.calls["capture sample_cluster"] > 0
+
+
+def test_the_diffusion_loop_is_captured_once(on_gpu):
+    gpu, device = on_gpu()
+    gpu.draw("a star", sampling=ImageSampling(seed=5, steps=6))
+    assert device.calls["denoiser"] == device.calls["capture denoiser"] == 1
+    assert device.calls["capture guidance_step"] == 1
+
+
+def test_the_host_waits_in_no_diffusion_step_but_for_the_one_before(on_gpu):
+    gpu, device = on_gpu()
+
+    def calls_of(steps, **options):
+        device.calls.clear()
+        gpu.draw("a star", sampling=ImageSampling(seed=5, steps=steps), **options)
+        return device.calls["synchronize"], device.calls["wait for an event"]
+
+    calls_of(2)
+    assert calls_of(3) == calls_of(7)
+    shown = [calls_of(steps, on_progress=lambda progress: None) for steps in (3, 7)]
+    assert shown[0][0] == shown[1][0]
+    assert shown[1][1] - shown[0][1] == 4
+
+
+def test_progress_comes_once_for_each_row_and_ends_at_the_end(on_gpu):
+    gpu, _ = on_gpu()
+    seen = []
+    gpu.draw("a star", sampling=ImageSampling(steps=3), on_progress=lambda p: seen.append((p.phase, p.done, p.total)))
+    assert [s for s in seen if s[0] == "tokens"] == [("tokens", 3, 9), ("tokens", 6, 9), ("tokens", 9, 9)]
+    assert [s for s in seen if s[0] == "diffusion"] == [("diffusion", i, 3) for i in (1, 2, 3)]
+
+
+def test_cancelling_leaves_the_pipeline_as_new(pipeline, on_gpu):
+    gpu, _device = on_gpu()
+    sampling = ImageSampling(seed=5, steps=1)
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled, match="cancelled after 6 of 9 tokens"):
+        gpu.draw("a star", sampling=sampling, cancel=lambda: next(asked))
+    assert codes_of(gpu.draw("a star", sampling=sampling)) == codes_of(pipeline.draw("a star", sampling=sampling))
+
+
+def test_logits_that_are_not_finite_are_an_error(on_gpu, monkeypatch):
+    gpu, _ = on_gpu()
+    embed = gpu._model.engine.decoding.embed
+    monkeypatch.setattr(type(gpu._model.engine.decoding), "embed", lambda self, ids: embed(ids) * np.float32(np.nan))
+    with pytest.raises(EngineError, match="head_level0: no token can be drawn at step 0; the logits are not finite"):
+        gpu.draw("a star")
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_it_is_made(on_gpu):
+    gpu, _ = on_gpu(FakeDevice(memory_bytes=(64 << 20) + 1000))
+    with pytest.raises(MemoryLimitError, match=r"MB of the GPU's memory, but .* are left; ask for fewer at once"):
+        gpu.draw("a star", n=4)
+
+
+def test_double_sampling_is_refused(on_gpu):
+    gpu, _ = on_gpu()
+    with pytest.raises(UsageError, match=r"double_sampling: .* runs on the CPU only; use --device cpu"):
+        gpu.draw("a star", sampling=ImageSampling(double_sampling=True))
+
+
+def test_the_device_is_that_of_the_thread_of_each_request(on_gpu):
+    gpu, device = on_gpu()
+    for _ in range(2):
+        gpu.draw("a star", sampling=ImageSampling(steps=1))
+    assert device.calls["current"] == 2
+
+
+def test_bindings_that_are_given_up_while_it_draws_change_nothing(pipeline, on_gpu, monkeypatch):
+    from illume_runtime.gpu import decoding
+
+    monkeypatch.setattr(decoding, "MAX_BINDINGS", 1)
+    gpu, _ = on_gpu()
+    sampling = ImageSampling(seed=5, steps=1)
+    for _ in range(2):
+        assert codes_of(gpu.draw("a star", sampling=sampling)) == codes_of(pipeline.draw("a star", sampling=sampling))
+
+
+def test_embeddings_of_codes_are_uploaded_once_and_one_prefill_stays_bound(on_gpu):
+    gpu, _ = on_gpu()
+    sampling = ImageSampling(steps=1)
+    gpu.draw("a star", sampling=sampling)
+    decoding = gpu._model.engine.decoding
+    table = decoding.table(gpu.bundle.vocabulary.segment("level0"))
+    for prompt in ("a much longer sentence about nothing at all", "one that is longer still, and says less than that"):
+        gpu.draw(prompt, sampling=sampling)
+    assert decoding.table(gpu.bundle.vocabulary.segment("level0")) is table
+    assert len([key for key in decoding._bound if key[2] >= 8]) == 1
+
+
+def test_memory_is_given_back_on_close(on_gpu):
+    gpu, _ = on_gpu()
+    gpu.draw("a star", sampling=ImageSampling(steps=1))
+    gpu.close()
+    assert gpu._model.engine.decoding._buffers == []
