@@ -22,7 +22,14 @@ GENERATION_CONFIG = {
 }
 # By how much the weights of a random model are enlarged: as they are, every picture looks the same to it, and every
 # token repeats itself. With these factors each answer and each drawing is another one.
-FACTORS = {"vision_encoder.conv": 3.0, "embed_tokens": 0.3, "q_proj.weight": 3.0, "o_proj": 2.0, "down_proj": 2.0}
+FACTORS = {
+    "vision_encoder.conv": 3.0,
+    "embed_tokens": 0.3,
+    "adapter.norm": 0.3,
+    "q_proj.weight": 3.0,
+    "o_proj": 2.0,
+    "down_proj": 2.0,
+}
 
 
 def small_config(**language: object) -> IllumeConfig:
