@@ -33,8 +33,8 @@ def built_engine(bundle: Path, stage: str, folder: Path, options: Options = OPTI
     assert record.attentions == len(heads)
     if heads:
         assert record.fused == profiles * sum(head.width in FUSED_WIDTHS for head in heads)
+        assert not any(REPEATED in layer.name for layer in record.layers)
     assert record.caches == sum("_cache_" in port.name for port in graph.graph.input)
-    assert not any(REPEATED in layer.name for layer in record.layers)
     assert len(record.activation_bytes) == profiles
     assert all(record.activation_bytes)
     floats = {layer.dtype for layer in record.layers if layer.type in PRODUCTS} - {"Int8"}
