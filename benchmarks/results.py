@@ -106,9 +106,14 @@ class Results:
 
 
 def write_results(results: Results) -> Path:
-    """The file, written whole or not at all."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name_of_machine(results.machine)}.json"
+    """The file of a machine."""
+    return written(FOLDER, results.machine, results)
+
+
+def written(folder: Path, machine: Machine, results: object) -> Path:
+    """The machine's file in a folder, written whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name_of_machine(machine)}.json"
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(json_from_value(results), indent=1) + "\n", encoding="utf-8")
     return path

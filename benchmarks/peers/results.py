@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.environments import OURS
-from benchmarks.results import FOLDER, name_of_machine
+from benchmarks.results import FOLDER, written
 from illume_runtime.cli.table import megabytes, table
-from illume_runtime.files import atomic_write
 from illume_runtime.machine import Machine
-from illume_runtime.typed_json import json_from_text, json_from_value, value_from_json
+from illume_runtime.typed_json import json_from_text, value_from_json
 
 GOALS = {"text": 1.0, "picture": 1.3}
 
@@ -105,13 +103,8 @@ def tokens_of_rounds(rounds: Sequence[Mapping[str, Any]], ours: Sequence[int]) -
 
 
 def write_results(results: PeerResults) -> Path:
-    """The file, written whole or not at all."""
-    folder = FOLDER / "peers"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name_of_machine(results.machine)}.json"
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(json_from_value(results), indent=1) + "\n", encoding="utf-8")
-    return path
+    """The file of a machine."""
+    return written(FOLDER / "peers", results.machine, results)
 
 
 def results_from_file(path: Path) -> PeerResults:

@@ -27,6 +27,8 @@ MIN_SHARED: Final = 32  # a common beginning shorter than this is cheaper to com
 class TokenEngine:
     """Runs `decoder` and the heads for one batch at a time; the memory of the largest batch so far is kept."""
 
+    is_on_gpu = False
+
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._model = stages.bundle.model

@@ -34,7 +34,7 @@ def denoised(
 ) -> Latents:
     """Latents [B, C, Y, X] of code maps [B, Z, y, x]. Raises Cancelled within one step."""
     scheduler = stages.bundle.scheduler
-    guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
+    guidance = guidance_of(sampling)
     table = solver_table(scheduler, num_steps_of(scheduler, sampling))
     batch, guided = len(code_map), guidance != 1.0
     x = first_latents(scheduler, schedule, table, requests, sampling.seed)
@@ -62,6 +62,11 @@ def first_latents(
     shape = latent_shape(scheduler, schedule)
     x = np.stack([normal(seed, request, STREAM_NOISE, shape) for request in requests])
     return x if table.initial == 1.0 else np.float32(table.initial) * x
+
+
+def guidance_of(sampling: ImageSampling) -> float:
+    """The guidance of the diffusion steps; 1 is none."""
+    return 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
 
 
 def num_steps_of(scheduler: Scheduler | NoiseScheduler, sampling: ImageSampling) -> int:

@@ -17,7 +17,6 @@ from illume_kernels.guidance import guided
 from illume_kernels.oracle import repetition_penalty, sample
 from illume_kernels.params import SampleParams
 from illume_runtime.errors import Cancelled, EngineError
-from illume_runtime.gpu.engine import GpuTokenEngine
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
@@ -70,9 +69,11 @@ def draw_codes(
 
     `on_level0` gets the place of a request and its codes [Y, X] of the first level as soon as they are complete.
     """
-    if isinstance(engine, GpuTokenEngine):
+    if engine.is_on_gpu:
         from illume_runtime.gpu.drawing import draw_codes_on_gpu
+        from illume_runtime.gpu.engine import GpuTokenEngine
 
+        assert isinstance(engine, GpuTokenEngine)
         return draw_codes_on_gpu(engine, requests, sampling, tracer, code_color, on_progress, cancel, on_level0)
     guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
     num_sides = 1 if guidance == 1.0 else 2

@@ -14,6 +14,10 @@ Embeds = NDArray[np.float32]
 class Engine(Protocol):
     """One batch at a time. Shapes: R rows, T new tokens, D width, B pictures or answers, n tokens of a segment."""
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether pictures are drawn by replaying programs on a GPU, and not step by step from here."""
+
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T]."""
 

@@ -161,6 +161,14 @@ def test_the_help_of_a_verb_imports_no_engine(verb):
     assert in_new_process(code=code).stdout.splitlines()[-1] == "[]"
 
 
+def test_a_pipeline_imports_nothing_of_a_gpu():
+    code = (
+        "import sys; import illume_runtime.pipeline; parts = ('gpu', 'device'); "
+        "print([name for name in sys.modules if name.startswith(tuple(f'illume_runtime.{part}' for part in parts))])"
+    )
+    assert in_new_process(code=code).stdout.splitlines()[-1] == "[]"
+
+
 def test_a_mistake_in_a_new_process_shows_no_traceback(tmp_path):
     done = in_new_process("draw", str(tmp_path / "no.bundle"), "a", "-o", str(tmp_path / "out.png"), "--steps", "0")
     assert (done.returncode, done.stdout) == (2, "")

@@ -6,6 +6,8 @@ import numpy as np
 class ScriptedEngine:
     """Gives logits that make `sample` choose the script's tokens, one list per step; remembers what was appended."""
 
+    is_on_gpu = False
+
     def __init__(self, script, size):
         self._script = [list(tokens) for tokens in script]
         self._size = size

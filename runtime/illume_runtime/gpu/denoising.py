@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_kernels.step_launch import gather_embedding, guidance_step
-from illume_runtime.denoising import Latents, first_latents, num_steps_of
+from illume_runtime.denoising import Latents, first_latents, guidance_of, num_steps_of
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.device.protocol import Event
 from illume_runtime.errors import Cancelled
@@ -38,7 +38,7 @@ def denoised_on_gpu(
     cancel: Cancel | None,
 ) -> Latents:
     """As `denoised`; in parts where the denoiser's engine takes fewer pictures at once."""
-    guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
+    guidance = guidance_of(sampling)
     most = device_session(stages["denoiser"]).max_rows
     largest = len(requests) if most is None else max(most // (1 if guidance == 1.0 else 2), 1)
     parts = [
@@ -60,7 +60,7 @@ def _denoised(
     accelerator = stages.accelerator
     assert accelerator is not None
     scheduler = stages.bundle.scheduler
-    guidance = 1.0 if sampling.diffusion_guidance is None else float(sampling.diffusion_guidance)
+    guidance = guidance_of(sampling)
     table = solver_table(scheduler, num_steps_of(scheduler, sampling))
     noise = first_latents(scheduler, schedule, table, requests, sampling.seed)
     x = accelerator.uploaded(noise)

@@ -16,6 +16,8 @@ from illume_runtime.stages import Stages
 class GpuTokenEngine:
     """As `TokenEngine`; states and logits come to the host, keys and values do not."""
 
+    is_on_gpu = True
+
     def __init__(self, stages: Stages, accelerator: Accelerator) -> None:
         self.decoding = Decoding(stages, accelerator)
         self._accelerator = accelerator
