@@ -9,21 +9,26 @@ from torch.nn import functional as F
 from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, LAYOUT, TEXT, Packed
 from illume_training.lessons import Lessons
+from illume_training.looking import CARRIED_BY, LOOKED_UP_IN, AskedWords, looking_loss
 
 TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
 WHERE_WEIGHT = 3.0  # of whether a cell has an object where a caption leaves the layout free, beside what else it shows
 AHEAD_WEIGHT = 0.4  # of what the next object is, at each cell before it
+ASKED_WEIGHT = 8.0  # of the words of a question, where its answer begins
+LOOK_WEIGHT = 4.0  # of the cells that show an answer, where it begins
 
 
 class LanguageTrainer(nn.Module):
     """Language model and adapter: the two that the three stages train.
 
-    `depicting` [codes] bool: codes that stand for an object. `compiled`: the language model by torch.compile, for any
-    length of lessons.
+    `depicting` [codes] bool: codes that stand for an object. `asked`: a further loss. `compiled`: the language model
+    by torch.compile, for any length of lessons.
     """
 
-    def __init__(self, model: Illume, depicting: Tensor | None = None, *, compiled: bool = False) -> None:
+    def __init__(
+        self, model: Illume, depicting: Tensor | None = None, asked: AskedWords | None = None, *, compiled: bool = False
+    ) -> None:
         super().__init__()
         if depicting is None:
             depicting = torch.zeros(model.image_tokenizer.codebook.shape[0], dtype=torch.bool)
@@ -34,8 +39,9 @@ class LanguageTrainer(nn.Module):
         self.config = model.config
         self.adapter = model.adapter
         self.language_model = model.language_model
-        forward = model.language_model.forward
-        self._hidden_states = torch.compile(forward, dynamic=True) if compiled else forward
+        self.asked = asked
+        states = model.language_model.states
+        self._states = torch.compile(states, dynamic=True) if compiled else states
 
     def loss(self, lessons: Lessons) -> tuple[Tensor, dict[str, float]]:
         """Negative log likelihood per lesson, tenths; each token only against its own vocabulary segment.
@@ -50,8 +56,17 @@ class LanguageTrainer(nn.Module):
         zero = torch.zeros((), device=device)
         text, image, weighted, num_text, num_image, num_rows = zero, zero, zero, zero, zero, 0
         for group in lessons.groups:
-            hidden, ids, kinds = self._hidden(group, cells, device)
-            before, ids, kinds = hidden[:, :-1], ids[:, 1:], kinds[:, 1:]
+            states, ids, kinds = self._read(group, cells, device)
+            if self.asked is not None:
+                weighted = weighted + ASKED_WEIGHT * self.asked(
+                    states[CARRIED_BY], ids, kinds, self.language_model.head_weight
+                )
+            if group.looks:
+                layer = self.language_model.model.layers[LOOKED_UP_IN]
+                weighted = weighted + LOOK_WEIGHT * looking_loss(
+                    layer, states[LOOKED_UP_IN], group.looks, self.language_model.cos, self.language_model.sin
+                )
+            before, ids, kinds = states[-1][:, :-1], ids[:, 1:], kinds[:, 1:]
             num_rows += ids.shape[0]
             for kind, (start, end) in (
                 (TEXT, self.config.text_segment),
@@ -100,12 +115,12 @@ class LanguageTrainer(nn.Module):
         ahead = codes[(first + following.clamp_min(0)).flatten()[comes]]
         return self._which_object(logits[comes], ahead)
 
-    def _hidden(self, group: Packed, cells: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, group: Packed, cells: Tensor, device: torch.device) -> tuple[list[Tensor], Tensor, Tensor]:
         ids, where, kinds = (torch.from_numpy(a).to(device) for a in (group.ids, group.cells, group.losses))
         embeds = self.language_model.embed(ids)
         continuous = where >= 0
         embeds = torch.where(continuous[..., None], cells[where.clamp_min(0)].to(embeds.dtype), embeds)
-        return self._hidden_states(embeds), ids, kinds
+        return self._states(embeds), ids, kinds
 
 
 def next_marked(marks: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class Sequence:
     ids: list[int] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
     losses: list[int] = field(default_factory=list)  # how the token at i is learnt, as the successor of i - 1
+    looks: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # where answers begin, what shows them
+    first_cell: int = 0  # place of the first cell of the latest picture
 
     def add(self, ids: list[int], loss: int = NO_LOSS) -> None:
         """Appends ids that are (TEXT, IMAGE, LAYOUT) or are not (NO_LOSS) to be learnt."""
@@ -58,14 +60,19 @@ class Writer:
             self._input_picture(sequence, picture)
         sequence.add([c.assistant])
 
-    def answer(self, sequence: Sequence, words: str) -> None:
-        """An answer in words, to be learnt."""
+    def answer(self, sequence: Sequence, words: str, shown_by: tuple[int, ...] = ()) -> None:
+        """An answer in words, to be learnt; `shown_by`: cells 0..63 of the latest picture that it is read from."""
+        if shown_by:
+            first, size = sequence.first_cell, self.config.grid_size
+            places = tuple(first + cell + cell // size for cell in shown_by)  # each row ends in one token more
+            sequence.looks.append((len(sequence.ids) - 1, places))
         sequence.add([*self.text(words), self.config.controls.end], TEXT)
 
     def picture(self, sequence: Sequence, codes: NDArray[np.int64], loss: int = IMAGE) -> None:
         """An answer in codes [8, 8]; the model learns to open it, and the codes, unless `loss` is NO_LOSS."""
         c = self.config.controls
         sequence.add([c.start_of_image], NO_LOSS if loss == NO_LOSS else TEXT)
+        sequence.first_cell = len(sequence.ids)
         for row in codes + self.config.level0_segment[0]:
             sequence.add(row.tolist(), loss)
             sequence.add([c.end_of_line])
@@ -75,6 +82,7 @@ class Writer:
     def _input_picture(self, sequence: Sequence, picture: int) -> None:
         c, size = self.config.controls, self.config.grid_size
         sequence.add([c.start_of_image])
+        sequence.first_cell = len(sequence.ids)
         for row in range(size):
             first = picture * self.config.num_patches + row * size
             sequence.ids += [c.pad] * size
@@ -86,11 +94,12 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences padded on the right to one length: ids, cells, losses, each [B, T]."""
+    """Sequences padded on the right to one length: ids, cells, losses, each [B, T]; and where answers look."""
 
     ids: NDArray[np.int64]
     cells: NDArray[np.int64]
     losses: NDArray[np.int64]
+    looks: tuple[tuple[int, int, tuple[int, ...]], ...] = ()  # row, where an answer begins, places that show it
 
 
 def pack(sequences: list[Sequence], pad: int) -> Packed:
@@ -104,4 +113,5 @@ def pack(sequences: list[Sequence], pad: int) -> Packed:
         padded([s.ids for s in sequences], pad),
         padded([s.cells for s in sequences], -1),
         padded([s.losses for s in sequences], NO_LOSS),
+        tuple((row, place, places) for row, s in enumerate(sequences) for place, places in s.looks),
     )

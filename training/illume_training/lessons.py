@@ -19,7 +19,7 @@ from torch import Tensor
 
 from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
 from illume_training.dialogue import LAYOUT, Packed, Sequence, Writer, pack
-from illume_training.world import Scene, caption_of, render, sample_edit, sample_question, sample_scene
+from illume_training.world import Question, Scene, caption_of, render, sample_edit, sample_question, sample_scene
 
 RECONSTRUCT: Final = "draw the same picture"
 # How often a kind of question is taught beside the others: those that look something up need more examples.
@@ -106,28 +106,31 @@ def make_lessons(
     return Lessons(tuple(pack(group, pad) for group in groups.values()), features)
 
 
-def _questions(scene: Scene, rng: Random, most: int) -> list[tuple[str, str]]:
+def _questions(scene: Scene, rng: Random, most: int) -> list[Question]:
     questions = [sample_question(scene, rng, QUESTIONS) for _ in range(rng.randint((most + 1) // 2, most))]
-    return list({q.text: (q.text, q.answer) for q in questions}.values())
+    return list({q.text: q for q in questions}.values())
 
 
-def _draw(
-    writer: Writer, text: str, picture: int, follow_up: list[tuple[str, str]], codes: NDArray[np.int64]
-) -> Sequence:
+def _answer(writer: Writer, sequence: Sequence, question: Question) -> None:
+    size = writer.config.grid_size
+    writer.answer(sequence, question.answer, tuple(o.row * size + o.column for o in question.shown_by))
+
+
+def _draw(writer: Writer, text: str, picture: int, follow_up: list[Question], codes: NDArray[np.int64]) -> Sequence:
     sequence = writer.begin()
     writer.user(sequence, text)
     writer.picture(sequence, codes[picture], LAYOUT)
-    for question, answer in follow_up:
-        writer.user(sequence, question)
-        writer.answer(sequence, answer)
+    for question in follow_up:
+        writer.user(sequence, question.text)
+        _answer(writer, sequence, question)
     return sequence
 
 
-def _ask(writer: Writer, questions: list[tuple[str, str]], picture: int, _: NDArray[np.int64]) -> Sequence:
+def _ask(writer: Writer, questions: list[Question], picture: int, _: NDArray[np.int64]) -> Sequence:
     sequence = writer.begin()
-    for turn, (question, answer) in enumerate(questions):
-        writer.user(sequence, question, (picture,) if turn == 0 else ())
-        writer.answer(sequence, answer)
+    for turn, question in enumerate(questions):
+        writer.user(sequence, question.text, (picture,) if turn == 0 else ())
+        _answer(writer, sequence, question)
     return sequence
 
 

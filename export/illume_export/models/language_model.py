@@ -127,13 +127,17 @@ class LanguageModel(nn.Module):
 
     def forward(self, embeds: Tensor) -> Tensor:
         """Hidden states [B, T, D] after the final norm, of embeds [B, T, D] at positions 0..T-1."""
+        return self.states(embeds)[-1]
+
+    def states(self, embeds: Tensor) -> list[Tensor]:
+        """What goes into each layer, and what leaves the final norm: layers + 1 times [B, T, D]."""
         B, T, _ = embeds.shape
         cos, sin = (table[:T].expand(B, T, -1) for table in (self.cos, self.sin))
-        x = embeds
+        states = [embeds]
         for layer in self.model.layers:
-            x = layer(x, cos, sin)
-        y: Tensor = self.model.norm(x)
-        return y
+            states.append(layer(states[-1], cos, sin))
+        states[-1] = self.model.norm(states[-1])
+        return states
 
     def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
         """Logits [..., end - start] of one vocabulary segment."""

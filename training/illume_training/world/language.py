@@ -52,11 +52,12 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its one right answer, and its kind."""
+    """A question, its one right answer, its kind, and the objects that show the answer, where it is in some of them."""
 
     kind: str
     text: str
     answer: str
+    shown_by: tuple[SceneObject, ...] = ()
 
 
 def relation_between(a: SceneObject, b: SceneObject, rng: Random) -> str | None:
@@ -202,7 +203,7 @@ def _what(scene: Scene, rng: Random) -> Question | None:
         return None
     o = rng.choice(alone)
     words = rng.choice((f"what is the {o.color} object?", f"what shape is {o.color}?"))
-    return Question("what", words, o.shape)
+    return Question("what", words, o.shape, (o,))
 
 
 def _color(scene: Scene, rng: Random) -> Question | None:
@@ -212,7 +213,7 @@ def _color(scene: Scene, rng: Random) -> Question | None:
         return None
     o = rng.choice(alone)
     words = rng.choice((f"what color is the {o.shape}?", f"which color does the {o.shape} have?"))
-    return Question("color", words, o.color)
+    return Question("color", words, o.color, (o,))
 
 
 def _count(scene: Scene, rng: Random) -> Question:
@@ -221,12 +222,11 @@ def _count(scene: Scene, rng: Random) -> Question:
         return Question("count", "how many objects are there?", NUMBERS[len(scene.objects)])
     if pick < 0.7:
         shape = rng.choice(scene.objects).shape if rng.random() < 0.8 else rng.choice(SHAPES)
-        number = sum(o.shape == shape for o in scene.objects)
-        return Question("count", f"how many {plural(shape)} are there?", NUMBERS[number])
+        counted = tuple(o for o in scene.objects if o.shape == shape)
+        return Question("count", f"how many {plural(shape)} are there?", NUMBERS[len(counted)], counted)
     color = rng.choice(scene.objects).color if rng.random() < 0.8 else rng.choice(tuple(COLORS))
-    return Question(
-        "count", f"how many {color} objects are there?", NUMBERS[sum(o.color == color for o in scene.objects)]
-    )
+    counted = tuple(o for o in scene.objects if o.color == color)
+    return Question("count", f"how many {color} objects are there?", NUMBERS[len(counted)], counted)
 
 
 def _where(scene: Scene, rng: Random) -> Question | None:
@@ -234,7 +234,7 @@ def _where(scene: Scene, rng: Random) -> Question | None:
     if not alone or scene.style == "sepia":
         return None
     o = rng.choice(alone)
-    return Question("where", f"where is {_named(o)}?", region_words(o.row, o.column))
+    return Question("where", f"where is {_named(o)}?", region_words(o.row, o.column), (o,))
 
 
 def _exists(scene: Scene, rng: Random) -> Question | None:
@@ -250,7 +250,8 @@ def _exists(scene: Scene, rng: Random) -> Question | None:
         shape, color = rng.choice([kind for kind in options if kind not in present])
         answer = "no"
     article = "an" if color[0] in "aeiou" else "a"
-    return Question("yes-no", f"is there {article} {color} {shape}?", answer)
+    shown_by = tuple(o for o in scene.objects if o.kind == (shape, color))
+    return Question("yes-no", f"is there {article} {color} {shape}?", answer, shown_by)
 
 
 def _compare(scene: Scene, rng: Random) -> Question | None:
@@ -264,7 +265,7 @@ def _compare(scene: Scene, rng: Random) -> Question | None:
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}[word]
     asked, answer = (word, "yes") if rng.random() < 0.5 else (opposite, "no")
     joined = f"{asked} of" if asked in ("left", "right") else asked
-    return Question("yes-no", f"is {_named(a)} {joined} {_named(b)}?", answer)
+    return Question("yes-no", f"is {_named(a)} {joined} {_named(b)}?", answer, (a, b))
 
 
 def _size(scene: Scene, rng: Random) -> Question | None:
@@ -272,7 +273,7 @@ def _size(scene: Scene, rng: Random) -> Question | None:
     if not alone or scene.style == "sepia":
         return None
     o = rng.choice(alone)
-    return Question("size", f"how big is {_named(o)}?", o.size)
+    return Question("size", f"how big is {_named(o)}?", o.size, (o,))
 
 
 def _background(scene: Scene, rng: Random) -> Question | None:

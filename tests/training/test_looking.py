@@ -1,0 +1,117 @@
+"""Words of a question carried to where its answer begins, and looked up there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+
+from illume_export.models import IllumeConfig
+from illume_export.models.language_model import LanguageModel
+from illume_training.dialogue import IMAGE, NO_LOSS, TEXT, Writer, pack
+from illume_training.looking import LOOKED_UP_IN, AskedWords, looking_loss
+from illume_training.world import sample_scene
+from illume_training.world.language import QUESTION_MAKERS
+
+CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
+HEART, HEARTS, STAR, RED, IS = 40, 41, 42, 43, 44
+CONTROLS = IllumeConfig.tiny().controls
+BEGIN, USER, ASSISTANT, END = CONTROLS.begin, CONTROLS.user, CONTROLS.assistant, CONTROLS.end
+
+
+@pytest.fixture
+def asked() -> AskedWords:
+    return AskedWords({HEART: HEART, HEARTS: HEART, STAR: STAR, RED: RED}, 600, CONTROLS)
+
+
+def dialogue(*turns: tuple[list[int], list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids, kinds = [BEGIN], [NO_LOSS]
+    for question, answer in turns:
+        ids += [USER, *question, ASSISTANT, *answer, END]
+        kinds += [NO_LOSS] * (len(question) + 2) + [TEXT] * (len(answer) + 1)
+    return torch.tensor([ids]), torch.tensor([kinds])
+
+
+def test_each_answer_has_the_words_of_its_own_question(asked):
+    ids, kinds = dialogue(([IS, HEARTS, RED], [IS]), ([STAR], [RED, HEART]), ([IS], [IS]))
+    starts, held = asked.questions(ids, kinds)
+    places = starts[0].nonzero().flatten().tolist()
+    assert [ids[0, place] for place in places] == [ASSISTANT] * 3
+    words = [[int(asked.words[i]) for i in held[0, place].nonzero().flatten()] for place in places]
+    assert words == [[HEART, RED], [STAR], []]
+
+
+def test_a_picture_is_no_answer_in_words(asked):
+    ids = torch.tensor([[BEGIN, USER, HEART, ASSISTANT, CONTROLS.start_of_image, 550, END]])
+    kinds = torch.tensor([[NO_LOSS, NO_LOSS, NO_LOSS, NO_LOSS, TEXT, IMAGE, NO_LOSS]])
+    starts, _ = asked.questions(ids, kinds)
+    assert not starts.any()
+
+
+def test_the_loss_falls_where_the_state_resembles_the_words_and_moves_no_word(asked):
+    ids, kinds = dialogue(([IS, HEARTS], [RED]), ([IS], [IS]))
+    table = torch.eye(600).requires_grad_()
+    place = int((ids[0] == ASSISTANT).nonzero()[0, 0])
+    states = torch.zeros(1, ids.shape[1], 600)
+
+    def loss(*words: int) -> torch.Tensor:
+        with_words = states.clone()
+        with_words[0, place] = F.one_hot(torch.tensor(words), 600).sum(0).float()
+        return asked(with_words.requires_grad_(), ids, kinds, table)
+
+    assert loss(HEART) < loss(HEART, STAR) < loss(STAR)
+    loss(HEART).backward()
+    assert table.grad is None
+
+
+def test_questions_without_such_words_add_nothing(asked):
+    ids, kinds = dialogue(([IS], [IS]))
+    assert asked(torch.randn(1, ids.shape[1], 600), ids, kinds, torch.eye(600)) == 0.0
+
+
+@torch.no_grad()
+def test_a_head_that_looks_at_the_cells_of_the_answer_loses_least():
+    torch.manual_seed(3)
+    language_model = LanguageModel(IllumeConfig.tiny().language_model)
+    layer, states = language_model.model.layers[LOOKED_UP_IN], torch.randn(2, 12, 256)
+
+    def loss(places: tuple[int, ...]) -> float:
+        looks = ((1, 9, places),)
+        return float(looking_loss(layer, states, looks, language_model.cos, language_model.sin))
+
+    single = [loss((place,)) for place in range(10)]
+    assert sum(torch.tensor(single).neg().exp()) == pytest.approx(1.0, rel=1e-4)  # a distribution over what came before
+    assert loss((10,)) > 1e3  # which what comes later is no part of
+    assert loss((2, 7)) == pytest.approx((single[2] + single[7]) / 2, rel=1e-4)
+    assert looking_loss(layer, states, ((0, 9, (2,)),), language_model.cos, language_model.sin) != single[2]
+
+
+def test_answers_look_at_the_cells_of_their_objects():
+    config = IllumeConfig.tiny()
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    writer, scene = Writer(config, tokenizer), sample_scene(Random(3), "train", num_objects=3)
+    question = QUESTION_MAKERS["where"](scene, Random(1))
+    assert question is not None
+    assert len(question.shown_by) == 1
+    shown = question.shown_by[0]
+    cell = shown.row * 8 + shown.column
+
+    seen, drawn = writer.begin(), writer.begin()
+    writer.user(seen, question.text, (2,))
+    writer.answer(seen, question.answer, (cell,))
+    writer.user(drawn, "a picture")
+    writer.picture(drawn, np.arange(64).reshape(8, 8))
+    writer.user(drawn, question.text)
+    writer.answer(drawn, question.answer, (cell,))
+
+    row, place, places = pack([drawn, seen], config.controls.pad).looks[1]
+    assert (row, seen.ids[place]) == (1, ASSISTANT)
+    assert [seen.cells[place] for place in places] == [2 * 64 + cell]
+    (place, places), *_ = drawn.looks
+    assert drawn.ids[place] == ASSISTANT
+    assert [drawn.ids[place] - config.level0_segment[0] for place in places] == [cell]
