@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from illume_export.models import IllumeConfig
 from illume_export.models.language_model import LanguageModel
-from illume_training.dialogue import IMAGE, NO_LOSS, TEXT, Writer, pack
-from illume_training.looking import LOOKED_UP_IN, AskedWords, looking_loss
+from illume_training.dialogue import AGAINST, IMAGE, NAMED, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
+from illume_training.looking import AskedWords, looking_loss
 from illume_training.world import sample_scene
 from illume_training.world.language import QUESTION_MAKERS
 
@@ -78,17 +78,17 @@ def test_questions_without_such_words_add_nothing(asked):
 def test_a_head_that_looks_at_the_cells_of_the_answer_loses_least():
     torch.manual_seed(3)
     language_model = LanguageModel(IllumeConfig.tiny().language_model)
-    layer, states = language_model.model.layers[LOOKED_UP_IN], torch.randn(2, 12, 256)
+    layer, states = language_model.model.layers[3], torch.randn(2, 12, 256)
 
-    def loss(places: tuple[int, ...]) -> float:
-        looks = ((1, 9, places),)
-        return float(looking_loss(layer, states, looks, language_model.cos, language_model.sin))
+    def loss(places: tuple[int, ...], row: int = 1, kind: int = SHOWN) -> float:
+        looks = ((row, Look(kind, 9, places)),)
+        return float(looking_loss(layer, states, looks, language_model.cos, language_model.sin)) / 4.0  # its weight
 
     single = [loss((place,)) for place in range(10)]
     assert sum(torch.tensor(single).neg().exp()) == pytest.approx(1.0, rel=1e-4)  # a distribution over what came before
     assert loss((10,)) > 1e3  # which what comes later is no part of
     assert loss((2, 7)) == pytest.approx((single[2] + single[7]) / 2, rel=1e-4)
-    assert looking_loss(layer, states, ((0, 9, (2,)),), language_model.cos, language_model.sin) != single[2]
+    assert len({single[2], loss((2,), row=0), loss((2,), kind=AGAINST), loss((2,), kind=NAMED)}) == 4
 
 
 def test_answers_look_at_the_cells_of_their_objects():
@@ -109,9 +109,8 @@ def test_answers_look_at_the_cells_of_their_objects():
     writer.user(drawn, question.text)
     writer.answer(drawn, question.answer, (cell,))
 
-    row, place, places = pack([drawn, seen], config.controls.pad).looks[1]
-    assert (row, seen.ids[place]) == (1, ASSISTANT)
-    assert [seen.cells[place] for place in places] == [2 * 64 + cell]
-    (place, places), *_ = drawn.looks
-    assert drawn.ids[place] == ASSISTANT
-    assert [drawn.ids[place] - config.level0_segment[0] for place in places] == [cell]
+    row, look = pack([drawn, seen], config.controls.pad).looks[1]
+    assert (row, look.kind, seen.ids[look.place]) == (1, SHOWN, ASSISTANT)
+    assert [seen.cells[place] for place in look.places] == [2 * 64 + cell]
+    assert drawn.ids[drawn.looks[0].place] == ASSISTANT
+    assert [drawn.ids[place] - config.level0_segment[0] for place in drawn.looks[0].places] == [cell]

@@ -9,14 +9,13 @@ from torch.nn import functional as F
 from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, LAYOUT, TEXT, Packed
 from illume_training.lessons import Lessons
-from illume_training.looking import CARRIED_BY, LOOKED_UP_IN, AskedWords, looking_loss
+from illume_training.looking import CARRIED_BY, LOOKED_UP_AT, AskedWords, looking_loss
 
 TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
 WHERE_WEIGHT = 3.0  # of whether a cell has an object where a caption leaves the layout free, beside what else it shows
 AHEAD_WEIGHT = 0.4  # of what the next object is, at each cell before it
 ASKED_WEIGHT = 8.0  # of the words of a question, where its answer begins
-LOOK_WEIGHT = 4.0  # of the cells that show an answer, where it begins
 
 
 class LanguageTrainer(nn.Module):
@@ -40,6 +39,8 @@ class LanguageTrainer(nn.Module):
         self.adapter = model.adapter
         self.language_model = model.language_model
         self.asked = asked
+        num_layers = len(model.language_model.model.layers)
+        self._carried_by, self._looked_up_in = int(CARRIED_BY * num_layers), int(LOOKED_UP_AT * num_layers)
         states = model.language_model.states
         self._states = torch.compile(states, dynamic=True) if compiled else states
 
@@ -59,12 +60,12 @@ class LanguageTrainer(nn.Module):
             states, ids, kinds = self._read(group, cells, device)
             if self.asked is not None:
                 weighted = weighted + ASKED_WEIGHT * self.asked(
-                    states[CARRIED_BY], ids, kinds, self.language_model.head_weight
+                    states[self._carried_by], ids, kinds, self.language_model.head_weight
                 )
             if group.looks:
-                layer = self.language_model.model.layers[LOOKED_UP_IN]
-                weighted = weighted + LOOK_WEIGHT * looking_loss(
-                    layer, states[LOOKED_UP_IN], group.looks, self.language_model.cos, self.language_model.sin
+                layer = self.language_model.model.layers[self._looked_up_in]
+                weighted = weighted + looking_loss(
+                    layer, states[self._looked_up_in], group.looks, self.language_model.cos, self.language_model.sin
                 )
             before, ids, kinds = states[-1][:, :-1], ids[:, 1:], kinds[:, 1:]
             num_rows += ids.shape[0]

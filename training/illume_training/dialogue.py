@@ -17,6 +17,20 @@ from illume_export.models import IllumeConfig
 NO_LOSS, TEXT, IMAGE, LAYOUT = 0, 1, 2, 3  # LAYOUT: an image whose objects may lie anywhere, as a caption leaves it
 
 
+# What a token is taught to look at: the cells that show the answer that begins there, those they are compared with, the
+# name of the object in a cell, the name of the object to be drawn next.
+SHOWN, AGAINST, NAMED, NEXT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The token at `place` is to look at `places` before it, alike at all of them."""
+
+    kind: int
+    place: int
+    places: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Sequence:
     """One training sequence under construction; `cells[i]` is picture * 64 + cell where i is continuous, else -1."""
@@ -24,7 +38,7 @@ class Sequence:
     ids: list[int] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
     losses: list[int] = field(default_factory=list)  # how the token at i is learnt, as the successor of i - 1
-    looks: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)  # where answers begin, what shows them
+    looks: list[Look] = field(default_factory=list)
     first_cell: int = 0  # place of the first cell of the latest picture
 
     def add(self, ids: list[int], loss: int = NO_LOSS) -> None:
@@ -60,12 +74,21 @@ class Writer:
             self._input_picture(sequence, picture)
         sequence.add([c.assistant])
 
-    def answer(self, sequence: Sequence, words: str, shown_by: tuple[int, ...] = ()) -> None:
-        """An answer in words, to be learnt; `shown_by`: cells 0..63 of the latest picture that it is read from."""
-        if shown_by:
-            first, size = sequence.first_cell, self.config.grid_size
-            places = tuple(first + cell + cell // size for cell in shown_by)  # each row ends in one token more
-            sequence.looks.append((len(sequence.ids) - 1, places))
+    def place(self, sequence: Sequence, cell: int) -> int:
+        """Where a cell 0..63 of the latest picture lies; each row ends in one token more."""
+        return sequence.first_cell + cell + cell // self.config.grid_size
+
+    def answer(
+        self, sequence: Sequence, words: str, shown_by: tuple[int, ...] = (), against: tuple[int, ...] = ()
+    ) -> None:
+        """An answer in words, to be learnt.
+
+        `shown_by`: cells 0..63 of the latest picture that it is read from; `against`: those it compares them with.
+        """
+        for kind, cells in ((SHOWN, shown_by), (AGAINST, against)):
+            if cells:
+                places = tuple(self.place(sequence, cell) for cell in cells)
+                sequence.looks.append(Look(kind, len(sequence.ids) - 1, places))
         sequence.add([*self.text(words), self.config.controls.end], TEXT)
 
     def picture(self, sequence: Sequence, codes: NDArray[np.int64], loss: int = IMAGE) -> None:
@@ -94,12 +117,12 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences padded on the right to one length: ids, cells, losses, each [B, T]; and where answers look."""
+    """Sequences padded on the right to one length: ids, cells, losses, each [B, T]; and what is looked at."""
 
     ids: NDArray[np.int64]
     cells: NDArray[np.int64]
     losses: NDArray[np.int64]
-    looks: tuple[tuple[int, int, tuple[int, ...]], ...] = ()  # row, where an answer begins, places that show it
+    looks: tuple[tuple[int, Look], ...] = ()  # by row
 
 
 def pack(sequences: list[Sequence], pad: int) -> Packed:
@@ -113,5 +136,5 @@ def pack(sequences: list[Sequence], pad: int) -> Packed:
         padded([s.ids for s in sequences], pad),
         padded([s.cells for s in sequences], -1),
         padded([s.losses for s in sequences], NO_LOSS),
-        tuple((row, place, places) for row, s in enumerate(sequences) for place, places in s.looks),
+        tuple((row, look) for row, s in enumerate(sequences) for look in s.looks),
     )

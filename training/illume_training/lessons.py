@@ -18,8 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
-from illume_training.dialogue import LAYOUT, Packed, Sequence, Writer, pack
-from illume_training.world import Question, Scene, caption_of, render, sample_edit, sample_question, sample_scene
+from illume_training.dialogue import LAYOUT, NAMED, NEXT, Look, Packed, Sequence, Writer, pack
+from illume_training.world import (
+    Edit,
+    Question,
+    Scene,
+    SceneObject,
+    caption_of,
+    render,
+    sample_edit,
+    sample_question,
+    sample_scene,
+)
+from illume_training.world.language import Group, plural
+from illume_training.world.palette import GRID, SHAPES
 
 RECONSTRUCT: Final = "draw the same picture"
 # How often a kind of question is taught beside the others: those that look something up need more examples.
@@ -75,16 +87,18 @@ def make_lessons(
 
     for _ in range(mixture.draw):
         scene = sample_scene(rng, "train")
-        text, index = words(caption_of(scene, rng, in_reading_order=True).text), shown(scene)
+        caption = caption_of(scene, rng, in_reading_order=True)
+        text, index = words(caption.text), shown(scene)
         follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
-        later.append(("draw", partial(_draw, writer, text, index, follow_up)))
+        told = caption.groups if text else ()
+        later.append(("draw", partial(_draw, writer, text, told, scene, index, follow_up)))
     for _ in range(mixture.ask):
         scene = sample_scene(rng, "train")
         later.append(("ask", partial(_ask, writer, _questions(scene, rng, 16), shown(scene))))
     for _ in range(mixture.edit):
         edit = sample_edit(rng, "train")
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
-        later.append(("edit", partial(_redraw, writer, text, source, target)))
+        later.append(("edit", partial(_edit, writer, edit, text, source, target)))
     for _ in range(mixture.reconstruct):
         text, index = words(RECONSTRUCT), shown(sample_scene(rng, "train"))
         later.append(("reconstruct", partial(_redraw, writer, text, index, index)))
@@ -112,14 +126,37 @@ def _questions(scene: Scene, rng: Random, most: int) -> list[Question]:
 
 
 def _answer(writer: Writer, sequence: Sequence, question: Question) -> None:
-    size = writer.config.grid_size
-    writer.answer(sequence, question.answer, tuple(o.row * size + o.column for o in question.shown_by))
+    shown_by, against = (tuple(map(_cell, objects)) for objects in (question.shown_by, question.against))
+    writer.answer(sequence, question.answer, shown_by, against)
 
 
-def _draw(writer: Writer, text: str, picture: int, follow_up: list[Question], codes: NDArray[np.int64]) -> Sequence:
+def _cell(o: SceneObject) -> int:
+    return o.row * GRID + o.column
+
+
+def _draw(
+    writer: Writer,
+    text: str,
+    groups: tuple[Group, ...],
+    scene: Scene,
+    picture: int,
+    follow_up: list[Question],
+    codes: NDArray[np.int64],
+) -> Sequence:
+    """Each cell of the drawing looks at the name of the object that comes next, of `groups`; behind the last, none."""
     sequence = writer.begin()
     writer.user(sequence, text)
+    none = len(sequence.ids) - 1
+    names = {writer.text(name)[0] for shape in SHAPES for name in (shape, plural(shape))}
+    mentions = [place for place, token in enumerate(sequence.ids) if token in names]
     writer.picture(sequence, codes[picture], LAYOUT)
+    if groups:
+        coming = [*scene.objects]
+        for cell in range(writer.config.num_patches):
+            if coming and _cell(coming[0]) < cell:
+                coming.pop(0)
+            place = mentions[next(i for i, group in enumerate(groups) if coming[0] in group)] if coming else none
+            sequence.looks.append(Look(NEXT, writer.place(sequence, cell) - 1, (place,)))
     for question in follow_up:
         writer.user(sequence, question.text)
         _answer(writer, sequence, question)
@@ -138,6 +175,26 @@ def _redraw(writer: Writer, text: str, source: int, target: int, codes: NDArray[
     sequence = writer.begin()
     writer.user(sequence, text, (source,))
     writer.picture(sequence, codes[target])
+    return sequence
+
+
+def _edit(writer: Writer, edit: Edit, text: str, source: int, target: int, codes: NDArray[np.int64]) -> Sequence:
+    """As `_redraw`. The object that the words name looks at its name, the others at where the words begin."""
+    sequence = writer.begin()
+    begin = len(sequence.ids)
+    writer.user(sequence, text, (source,))
+    old, new = (set(a.objects) - set(b.objects) for a, b in ((edit.source, edit.target), (edit.target, edit.source)))
+    if text:
+        for o in old:
+            name = sequence.ids.index(writer.text(o.shape)[0])
+            for other in edit.source.objects:
+                place = writer.place(sequence, _cell(other))
+                sequence.looks.append(Look(NAMED, place, (name if other == o else begin,)))
+    writer.picture(sequence, codes[target])
+    if text and not old:
+        for o in new:  # what is added looks at its name before it is drawn
+            name = sequence.ids.index(writer.text(o.shape)[0])
+            sequence.looks.append(Look(NAMED, writer.place(sequence, _cell(o)) - 1, (name,)))
     return sequence
 
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from illume_export.models.config import Controls
 from illume_export.models.language_model import DecoderLayer, rotate
-from illume_training.dialogue import TEXT
+from illume_training.dialogue import AGAINST, NAMED, NEXT, SHOWN, TEXT, Look
 
-CARRIED_BY: Final = 2  # layers: the words asked for are to have arrived behind them
-LOOKED_UP_IN: Final = 3  # the layer of which one head looks at what they name
-_HEAD: Final = -4
+CARRIED_BY: Final = 1 / 3  # share of the layers behind which the words asked for are to have arrived
+LOOKED_UP_AT: Final = 1 / 2  # share of the layers before that of which one head looks at what they name
+_WEIGHTS: Final = {SHOWN: 4.0, AGAINST: 4.0, NAMED: 4.0, NEXT: 0.4}  # the last is asked at every cell of a drawing
 _SHARPNESS: Final = 10.0  # of a cosine, as a logit
 
 
@@ -64,25 +64,26 @@ class AskedWords(nn.Module):
 
 
 def looking_loss(
-    layer: nn.Module, states: Tensor, looks: Sequence[tuple[int, int, tuple[int, ...]]], cos: Tensor, sin: Tensor
+    layer: nn.Module, states: Tensor, looks: Sequence[tuple[int, Look]], cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Cross entropy, summed, of one head's attention with the places that show an answer, alike for all of them.
+    """Cross entropy, weighted and summed, of the attention of one head for each kind of look with the places to be looked at.
 
-    `states` [B, T, D] go into the layer; `looks` are row, where the answer begins, and those places; `cos` and `sin`
-    the tables of the rotary embedding.
+    `states` [B, T, D] go into the layer; `looks` with their rows; `cos` and `sin` the tables of the rotary embedding.
     """
     assert isinstance(layer, DecoderLayer)
-    num, attention = states.shape[1], layer.self_attn
+    num, attention, device = states.shape[1], layer.self_attn, states.device
     cos, sin = (table[:num].expand(len(states), num, -1) for table in (cos, sin))
     q, k, _ = attention.project(layer.input_layernorm(states))
-    head = _HEAD % attention.num_heads
-    queries = rotate(q, cos, sin)[:, head]  # [B, T, E]
-    keys = rotate(k, cos, sin)[:, head * attention.num_kv_heads // attention.num_heads]
-    rows = torch.tensor([row for row, _, _ in looks], device=states.device)
-    begins = torch.tensor([place for _, place, _ in looks], device=states.device)
-    shares = torch.zeros(len(looks), num, device=states.device)
-    for share, (_, _, places) in zip(shares, looks, strict=True):
-        share[list(places)] = 1.0 / len(places)
-    logits = (keys[rows].float() @ queries[rows, begins].float()[..., None])[..., 0] / attention.head_dim**0.5
-    later = torch.arange(num, device=states.device) > begins[:, None]
-    return F.cross_entropy(logits.masked_fill(later, -1e4), shares, reduction="sum")
+    queries, keys = rotate(q, cos, sin), rotate(k, cos, sin)  # [B, heads, T, E]
+    rows = torch.tensor([row for row, _ in looks], device=device)
+    places = torch.tensor([look.place for _, look in looks], device=device)
+    heads = attention.num_heads - len(_WEIGHTS) + torch.tensor([look.kind for _, look in looks], device=device)
+    weights = torch.tensor([_WEIGHTS[look.kind] for _, look in looks], device=device)
+    shares = torch.zeros(len(looks), num, device=device)
+    for share, (_, look) in zip(shares, looks, strict=True):
+        share[list(look.places)] = 1.0 / len(look.places)
+    key_heads = heads * attention.num_kv_heads // attention.num_heads
+    logits = (keys[rows, key_heads].float() @ queries[rows, heads, places].float()[..., None])[..., 0]
+    later = torch.arange(num, device=device) > places[:, None]
+    logits = (logits / attention.head_dim**0.5).masked_fill(later, -1e4)
+    return weights @ F.cross_entropy(logits, shares, reduction="none")

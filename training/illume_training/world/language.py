@@ -29,6 +29,9 @@ class Group:
     color: str | None = None
     size: str | None = None
 
+    def __contains__(self, o: SceneObject) -> bool:
+        return o.shape == self.shape and self.color in (None, o.color) and self.size in (None, o.size)
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:
@@ -52,12 +55,16 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its one right answer, its kind, and the objects that show the answer, where it is in some of them."""
+    """A question, its one right answer, its kind, and the objects that show the answer, where it is in some of them.
+
+    `against` are those that `shown_by` are compared with.
+    """
 
     kind: str
     text: str
     answer: str
     shown_by: tuple[SceneObject, ...] = ()
+    against: tuple[SceneObject, ...] = ()
 
 
 def relation_between(a: SceneObject, b: SceneObject, rng: Random) -> str | None:
@@ -156,11 +163,7 @@ def _groups(scene: Scene, detail: str) -> list[Group]:
 
 
 def _only(scene: Scene, group: Group) -> SceneObject:
-    return next(
-        o
-        for o in scene.objects
-        if o.shape == group.shape and group.color in (None, o.color) and group.size in (None, o.size)
-    )
+    return next(o for o in scene.objects if o in group)
 
 
 def _phrase(group: Group, rng: Random) -> str:
@@ -265,7 +268,7 @@ def _compare(scene: Scene, rng: Random) -> Question | None:
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}[word]
     asked, answer = (word, "yes") if rng.random() < 0.5 else (opposite, "no")
     joined = f"{asked} of" if asked in ("left", "right") else asked
-    return Question("yes-no", f"is {_named(a)} {joined} {_named(b)}?", answer, (a, b))
+    return Question("yes-no", f"is {_named(a)} {joined} {_named(b)}?", answer, (a,), (b,))
 
 
 def _size(scene: Scene, rng: Random) -> Question | None:
