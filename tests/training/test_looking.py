@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from illume_export.models import IllumeConfig
 from illume_export.models.language_model import LanguageModel
-from illume_training.dialogue import AGAINST, IMAGE, NAMED, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
+from illume_training.dialogue import AGAINST, IMAGE, NAMED, NEXT, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
+from illume_training.lessons import Mixture, make_lessons
 from illume_training.looking import AskedWords, looking_loss
 from illume_training.world import sample_scene
-from illume_training.world.language import QUESTION_MAKERS
+from illume_training.world.language import QUESTION_MAKERS, plural
+from illume_training.world.palette import SHAPES
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
 HEART, HEARTS, STAR, RED, IS = 40, 41, 42, 43, 44
@@ -91,10 +93,13 @@ def test_a_head_that_looks_at_the_cells_of_the_answer_loses_least():
     assert len({single[2], loss((2,), row=0), loss((2,), kind=AGAINST), loss((2,), kind=NAMED)}) == 4
 
 
-def test_answers_look_at_the_cells_of_their_objects():
-    config = IllumeConfig.tiny()
-    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
-    writer, scene = Writer(config, tokenizer), sample_scene(Random(3), "train", num_objects=3)
+@pytest.fixture(scope="module")
+def writer() -> Writer:
+    return Writer(IllumeConfig.tiny(), Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json")))
+
+
+def test_answers_look_at_the_cells_of_their_objects(writer):
+    config, scene = writer.config, sample_scene(Random(3), "train", num_objects=3)
     question = QUESTION_MAKERS["where"](scene, Random(1))
     assert question is not None
     assert len(question.shown_by) == 1
@@ -114,3 +119,42 @@ def test_answers_look_at_the_cells_of_their_objects():
     assert [seen.cells[place] for place in look.places] == [2 * 64 + cell]
     assert drawn.ids[drawn.looks[0].place] == ASSISTANT
     assert [drawn.ids[place] - config.level0_segment[0] for place in drawn.looks[0].places] == [cell]
+
+
+def encode(pictures: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    return torch.zeros(len(pictures), 64, 192), np.zeros((len(pictures), 8, 8), np.int64)
+
+
+def test_a_drawing_looks_at_its_names_one_after_the_other_and_then_at_none(writer):
+    names = {writer.text(name)[0] for shape in SHAPES for name in (shape, plural(shape))}
+    lessons = make_lessons("draw", Mixture(draw=12, ask=0, edit=0, reconstruct=0, drop_text=0.0), writer, encode)
+    packed = lessons.groups[0]
+    for row, ids in enumerate(packed.ids):
+        looks = [look for r, look in packed.looks if r == row and look.kind == NEXT]
+        assert [int(ids[look.place + 1]) for look in looks] == [
+            writer.config.level0_segment[0]
+        ] * 64  # before each code
+        at = [look.places[0] for look in looks]
+        none = int((ids == ASSISTANT).argmax())
+        mentions = {place for place in range(none) if int(ids[place]) in names}
+        assert {*at} <= mentions | {none}
+        assert at[-1] == none  # no cell of the border holds an object
+        first = at.index(none)
+        assert {*at[:first]} == mentions
+        assert {*at[first:]} == {none}
+
+
+def test_the_object_of_an_edit_looks_at_its_name_and_the_others_do_not(writer):
+    mixture = Mixture(draw=0, ask=0, edit=40, reconstruct=0, drop_text=0.0)
+    packed = make_lessons("edit", mixture, writer, encode).groups[0]
+    names = {writer.text(shape)[0] for shape in SHAPES}
+    kinds = set()
+    for row, ids in enumerate(packed.ids):
+        looks = [look for r, look in packed.looks if r == row]
+        named = [look for look in looks if int(ids[look.places[0]]) in names]
+        words = [token for token in ids[: int((ids == ASSISTANT).argmax())].tolist() if token in names]
+        assert len(named) == len(words) <= 1  # an edit names one object or none
+        assert all(look.kind == NAMED for look in looks)
+        assert all(int(ids[look.places[0]]) == USER for look in looks if look not in named)
+        kinds.update("cell" if packed.cells[row, look.place] >= 0 else "code" for look in named)
+    assert kinds == {"cell", "code"}  # what is there already, and what is added

@@ -66,7 +66,7 @@ class AskedWords(nn.Module):
 def looking_loss(
     layer: nn.Module, states: Tensor, looks: Sequence[tuple[int, Look]], cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Cross entropy, weighted and summed, of the attention of one head for each kind of look with the places to be looked at.
+    """Cross entropy, weighted and summed, of one head's attention a kind of look with the places to be looked at.
 
     `states` [B, T, D] go into the layer; `looks` with their rows; `cos` and `sin` the tables of the rotary embedding.
     """
