@@ -21,14 +21,14 @@ class TokenEmbedding:
     def __init__(self, bundle: Bundle) -> None:
         table = bundle.table(EMBEDDING_TABLE)
         self._table: Final = table.view(np.ndarray)  # a map's own class is slow to index
-        self._scales: NDArray[np.float32] | None = None
+        self._scales: NDArray[np.float32] | None = None  # [V, 1]
         if table.dtype == np.int8:
-            self._scales = np.asarray(bundle.table(EMBEDDING_SCALE_TABLE), np.float32)
+            self._scales = np.asarray(bundle.table(EMBEDDING_SCALE_TABLE), np.float32).reshape(-1, 1)
 
     def rows(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings [..., D] of ids [...], a copy."""
         index = np.asarray(ids, np.int64)
         rows: NDArray[np.float32] = self._table[index].astype(np.float32, copy=False)
         if self._scales is not None:
-            rows *= self._scales[index][..., None]
+            rows *= self._scales[index]
         return rows
