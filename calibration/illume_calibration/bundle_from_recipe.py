@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 
+from illume_calibration.embedding_table import write_int8_embedding
 from illume_calibration.graph_file import graph_from_stage, save_graph
 from illume_calibration.quantizing import quantize_stage
 from illume_calibration.recipe import Recipe
@@ -49,8 +50,10 @@ def bundle_from_recipe(source: Source, recipe: Recipe, output: Path, judge: Judg
     check_float(bundle)
     with atomic_directory(output) as folder:
         stages, reports = _write_stages(source, recipe, folder, on_stage)
+        tables = write_int8_embedding(bundle, folder) if recipe.has_int8_embedding else {}
+        replaced = {bundle.manifest.tables[name].file for name in tables if name in bundle.manifest.tables}
         for name in bundle.manifest.files:
-            if not name.startswith("stages/"):
+            if not name.startswith("stages/") and name not in replaced:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(bundle.path / name, folder / name)
         quantization = Quantization(
@@ -66,6 +69,7 @@ def bundle_from_recipe(source: Source, recipe: Recipe, output: Path, judge: Judg
             precision="int8",
             tools={**bundle.tools, "illume-rt": version("illume-rt"), "onnx": onnx.__version__},
             stages=stages,
+            tables={**bundle.manifest.tables, **tables},
             files=_files(folder),
             quantization=quantization,
         )

@@ -16,7 +16,8 @@
     agreement = 0.99
 
 A stage may be named by a pattern (`head_*`); of several that match the first one counts. A stage that no name matches
-stays in float32.
+stays in float32. The table `token_embedding` is named like a stage, but by no pattern, and has `weights` alone: int8 (a
+scale for each row) or float32 (as it is).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import tomllib
 from illume_calibration.layers import Layer
 from illume_calibration.ranges import Method
 from illume_runtime.errors import UsageError
+from illume_runtime.manifest import EMBEDDING_TABLE
 from illume_runtime.quantization import Activations, Bars, Rounding, Scaling, Weights
 from illume_runtime.typed_json import value_from_json
 
@@ -72,6 +74,12 @@ class Recipe:
                 return None if recipe.weights == "float32" else recipe
         return None
 
+    @property
+    def has_int8_embedding(self) -> bool:
+        """Whether the table of token embeddings gets int8 rows."""
+        recipe = self.stages.get(EMBEDDING_TABLE)
+        return recipe is not None and recipe.weights == "int8"
+
 
 def default_name(family: str) -> str:
     """The shipped recipe of a family, or that of all others."""
@@ -102,7 +110,8 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], method: Method | No
         known = {field.name: field for field in fields(StageRecipe)}
         if not equals or not dot or key not in known:
             raise UsageError(f"--set {text}: expected STAGE.KEY=VALUE with a key of {', '.join(known)}")
-        base = next((stages[p] for p in (stage, *stages) if p in stages and fnmatchcase(stage, p)), {"weights": "int8"})
+        names = (stage,) if stage == EMBEDDING_TABLE else (stage, *stages)
+        base = next((stages[p] for p in names if p in stages and fnmatchcase(stage, p)), {"weights": "int8"})
         changed.setdefault(stage, dict(base))[key] = _value(key, value, text)
     data = {
         "method": method or recipe.method,
@@ -148,6 +157,8 @@ def _recipe(data: dict[str, Any], where: str) -> Recipe:
     if not 50.0 <= recipe.percentile <= 100.0:
         raise UsageError(f"{where}: percentile: got {recipe.percentile:g}, expected a number from 50 to 100")
     for pattern, stage in recipe.stages.items():
+        if pattern == EMBEDDING_TABLE and stage not in (StageRecipe("int8"), StageRecipe("float32")):
+            raise UsageError(f"{where}: stages.{pattern}: a table has weights alone, expected int8 or float32")
         if stage.group_size not in GROUP_SIZES:
             raise UsageError(f"{where}: stages.{pattern}.group_size: got {stage.group_size}, expected {GROUP_SIZES}")
         if stage.weights == "int4" and stage.activations == "int8":

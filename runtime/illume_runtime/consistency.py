@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.manifest import (
+    EMBEDDING_SCALE_TABLE,
+    EMBEDDING_TABLE,
     MANIFEST_NAME,
     AnySizePreprocessing,
     Manifest,
@@ -75,7 +77,10 @@ def _check_files(manifest: Manifest) -> None:
 def _check_tables(manifest: Manifest) -> None:
     """A table that the runtime knows must have a row for every id that is looked up in it."""
     width, vocabulary = manifest.model.hidden_size, manifest.vocabulary
-    expected: dict[str, tuple[int | None, ...]] = {"token_embedding": (vocabulary.size, width)}
+    expected: dict[str, tuple[int | None, ...]] = {
+        EMBEDDING_TABLE: (vocabulary.size, width),
+        EMBEDDING_SCALE_TABLE: (vocabulary.size,),
+    }
     if any(segment.name == "level0" for segment in vocabulary.segments):
         num_codes = vocabulary.segment("level0").size
         expected |= {"code_embedding": (num_codes, None), "code_color": (num_codes, 3)}
@@ -87,8 +92,22 @@ def _check_tables(manifest: Manifest) -> None:
         if not fits:
             wanted = ["any" if size is None else size for size in shape]
             raise InvalidBundleError(f"tables.{name}.shape: got {list(table.shape)}, expected {wanted}")
-        if name == "token_embedding" and table.dtype not in ("float32", "float16"):
-            raise InvalidBundleError(f"tables.{name}.dtype: got {table.dtype}, expected float32 or float16")
+    _check_embedding(manifest)
+
+
+def _check_embedding(manifest: Manifest) -> None:
+    """Rows in float, or in int8 with a scale for each."""
+    table, scale = manifest.tables.get(EMBEDDING_TABLE), manifest.tables.get(EMBEDDING_SCALE_TABLE)
+    if table is not None and table.dtype not in ("float32", "float16", "int8"):
+        raise InvalidBundleError(
+            f"tables.{EMBEDDING_TABLE}.dtype: got {table.dtype}, expected float32, float16 or int8"
+        )
+    is_int8 = table is not None and table.dtype == "int8"
+    if is_int8 != (scale is not None):
+        got = "is missing" if is_int8 else f"expected only where {EMBEDDING_TABLE} is int8"
+        raise InvalidBundleError(f"tables.{EMBEDDING_SCALE_TABLE}: {got}; quantize or export the bundle again")
+    if scale is not None and scale.dtype != "float32":
+        raise InvalidBundleError(f"tables.{EMBEDDING_SCALE_TABLE}.dtype: got {scale.dtype}, expected float32")
 
 
 def _check_stages(manifest: Manifest) -> None:

@@ -18,6 +18,7 @@ from illume_runtime.errors import InvalidBundleError
 from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
+from illume_runtime.token_embedding import TokenEmbedding
 
 Embeds = NDArray[np.float32]
 TOKEN_BLOCK: Final = 8  # prefills are padded to multiples of this, so that few shapes are bound
@@ -33,7 +34,7 @@ class TokenEngine:
         self._stages = stages
         self._model = stages.bundle.model
         self._decoder = stages.bundle.stage("decoder")
-        self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)  # a map's own class is slow to index
+        self._embedding = TokenEmbedding(stages.bundle)
         self._main = Cache(stages)
         self._scratch = Cache(stages)
         self._kept = KeptPrompts()
@@ -49,8 +50,7 @@ class TokenEngine:
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T]."""
-        rows: Embeds = self._embedding[np.asarray(ids, np.int64)].astype(np.float32, copy=False)
-        return rows
+        return self._embedding.rows(ids)
 
     def start(self, rows: Sequence[Embeds], capacity: int, *, constant: Sequence[bool] | None = None) -> Embeds:
         """Prefills sequences [T_r, D] for up to `capacity` positions each; the last hidden state [R, D] of each.
@@ -93,7 +93,7 @@ class TokenEngine:
                 f"decode.{segment}", self._decoder, num_rows, tokens=num_new, more_bytes=bound.cache_bytes
             )
         with self._stages.tracer.span_of(work):
-            bound.embeds[:] = self._embedding[tokens]  # float32, whatever the table's type
+            bound.embeds[:] = self._embedding.rows(tokens)
             np.add(lengths[:, None], bound.offsets, out=bound.positions)
             if counts is not None:  # the last slot is nobody's own: the last code of a picture is never appended
                 np.minimum(bound.positions, self._slots - 1, out=bound.positions)

@@ -19,6 +19,8 @@ from illume_runtime.typed_json import json_from_value, value_from_json
 FORMAT = "illume-bundle"
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
+EMBEDDING_TABLE = "token_embedding"
+EMBEDDING_SCALE_TABLE = "token_embedding_scale"  # there exactly where the rows are int8
 
 
 @dataclass(frozen=True, slots=True)

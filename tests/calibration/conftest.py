@@ -42,6 +42,8 @@ activations = "int8"
 keep = ["layers.1.mlp.down_proj"]
 [stages."head_*"]
 weights = "int8"
+[stages.token_embedding]
+weights = "int8"
 [stages.denoiser]
 weights = "int8"
 activations = "int8"

@@ -6,14 +6,19 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle_folder import set_key
+from illume_calibration.embedding_table import write_int8_embedding
 from illume_calibration.layers import layers_of
 from illume_calibration.observing import observe
 from illume_calibration.requests import requests_from_file
+from illume_calibration.weights import int8_per_channel
 from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
+from illume_runtime.errors import InvalidBundleError, UsageError
 from illume_runtime.files import sha256_of
 from illume_runtime.pipeline import ImageSampling, Pipeline
 from illume_runtime.schedule import schedule_from_grammar
+from illume_runtime.token_embedding import TokenEmbedding
 
 
 @pytest.fixture
@@ -59,6 +64,72 @@ def test_every_layer_is_quantized_as_the_recipe_says(bundle, quantized):
         assert len(weights) == stage.num_layers
 
 
+def test_an_embedding_is_looked_up_within_half_a_step_of_its_row(bundle, quantized):
+    expected, made = Bundle.open(bundle), Bundle.open(quantized)
+    scales = np.asarray(made.table("token_embedding_scale"))
+    ids = np.arange(made.vocabulary.size)[::-1].reshape(2, -1)
+    rows, looked_up = TokenEmbedding(expected).rows(ids), TokenEmbedding(made).rows(ids)
+    assert made.table("token_embedding").dtype == np.int8
+    assert looked_up.dtype == np.float32
+    assert looked_up.shape == rows.shape == (*ids.shape, made.model.hidden_size)
+    assert np.array_equal(rows, np.asarray(expected.table("token_embedding"))[ids])
+    assert np.array_equal(scales[ids], np.abs(rows).max(axis=-1) / np.float32(127))
+    error = np.abs(looked_up.astype(np.float64) - rows)
+    assert error.max() > 0.0
+    assert (error <= 0.5 * scales[ids][..., None] * (1.0 + 2.0**-16)).all()  # 2^-16: what float32 rounds at 127 steps
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_of_any_float_are_written_as_int8(changed_bundle, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("illume_calibration.embedding_table.BLOCK_ROWS", 100)  # the last block is not full
+    folder = changed_bundle({"tables.token_embedding.dtype": dtype})
+    path = folder / "tables" / "token_embedding.npy"
+    np.save(path, np.load(path).astype(dtype))
+    data = json.loads((folder / "bundle.json").read_text())
+    data["files"]["tables/token_embedding.npy"]["bytes"] = path.stat().st_size
+    (folder / "bundle.json").write_text(json.dumps(data))
+    written = write_int8_embedding(Bundle.open(folder, verify=False), tmp_path)
+    whole = int8_per_channel(np.load(path).astype(np.float32), axis=0)
+    assert np.array_equal(np.load(tmp_path / written["token_embedding"].file), whole.integers)
+    assert np.array_equal(np.load(tmp_path / written["token_embedding_scale"].file), whole.scales)
+
+
+def test_an_embedding_that_is_not_finite_is_refused(changed_bundle, tmp_path):
+    folder = changed_bundle({})
+    table = np.load(folder / "tables" / "token_embedding.npy")
+    table[-1, 0] = np.nan
+    np.save(folder / "tables" / "token_embedding.npy", table)
+    with pytest.raises(UsageError, match="token_embedding: has rows that are not finite"):
+        write_int8_embedding(Bundle.open(folder, verify=False), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("tables.token_embedding_scale.dtype", "float16", r"scale.dtype: got float16, expected float32"),
+        ("tables.token_embedding_scale.shape", [556, 1], r"scale.shape: got \[556, 1\], expected \[556\]"),
+        ("tables.token_embedding.dtype", "float32", r"token_embedding_scale: expected only where token_embedding is i"),
+    ],
+)
+def test_rows_and_scales_that_do_not_fit_are_named(quantized, tmp_path, key, value, message):
+    folder = tmp_path / "changed.bundle"
+    shutil.copytree(quantized, folder)
+    data = json.loads((folder / "bundle.json").read_text())
+    set_key(data, key, value)
+    (folder / "bundle.json").write_text(json.dumps(data))
+    with pytest.raises(InvalidBundleError, match=message):
+        Bundle.open(folder, verify=False)
+
+
+def test_the_embedding_stays_as_it_is_where_a_flag_says_so(illume, bundle, data, recipe, tmp_path):
+    words = ["--data", data, "-o", tmp_path / "out", "--recipe", recipe, "--no-gate"]
+    code, _, err = illume("calibrate", bundle, *words, "--set", "token_embedding.weights=float32")
+    assert code == 0, err
+    made = Bundle.open(tmp_path / "out")
+    assert made.manifest.tables == Bundle.open(bundle).manifest.tables
+    assert np.array_equal(made.table("token_embedding"), Bundle.open(bundle).table("token_embedding"))
+
+
 def test_the_runtime_runs_it_as_it_is(bundle, quantized, pictures):
     sampling = ImageSampling(temperature=0.0, guidance=2.0, steps=2)
     images = []
@@ -75,9 +146,11 @@ def test_info_prints_the_figures(illume, quantized):
     assert "int8" in out.splitlines()[0]
     assert "6 requests of requests.jsonl, 0 skipped" in out
     assert "SQNR to float" in out
+    assert "table token_embedding_scale" in out
     assert "under the bar" in out
     data = json.loads(illume("info", quantized, "--json")[1])
     assert data["quantization"]["stages"]["decoder"]["weights"] == "int8"
+    assert data["tables"]["token_embedding"]["dtype"] == "int8"
 
 
 def test_under_a_bar_the_exit_code_is_6_and_the_bundle_stands(illume, bundle, data, recipe, tmp_path):
@@ -200,6 +273,10 @@ BAD = {
     "unknown key": (["--set", "decoder.bits=4"], "--set decoder.bits=4: expected STAGE.KEY=VALUE"),
     "bad value": (["--set", "decoder.weights=int3"], 'stages.decoder.weights: got "int3"'),
     "int4 with activations": (["--set", "decoder.weights=int4"], "int4 weights need activations = 'float32'"),
+    "a table with activations": (
+        ["--set", "token_embedding.activations=int8"],
+        "stages.token_embedding: a table has weights alone, expected int8 or float32",
+    ),
     "unknown layer": (
         ["--set", "denoiser.keep=blocks.0.mlp.upp"],
         "denoiser.keep: there is no layer 'blocks.0.mlp.upp'; the nearest names are blocks.0.mlp.up",

@@ -40,6 +40,19 @@ def test_the_first_pattern_counts_and_the_rest_keeps_its_defaults(tmp_path):
     assert recipe.name == "mine"
 
 
+def test_no_pattern_names_the_table(tmp_path):
+    text = 'method = "minmax"\n[stages."*"]\nweights = "int8"\nactivations = "int8"\n'
+    recipe = recipe_from_name(written(tmp_path, text))
+    assert not recipe.has_int8_embedding
+    assert with_overrides(recipe, ["token_embedding.weights=int8"], None).has_int8_embedding
+    assert not with_overrides(recipe, ["token_embedding.weights=float32"], None).has_int8_embedding
+
+
+@pytest.mark.parametrize("name", ["default", "illume", "illume_plus"])
+def test_shipped_recipes_have_an_int8_embedding(name):
+    assert recipe_from_name(name).has_int8_embedding
+
+
 def test_overrides_start_from_what_the_recipe_says_of_the_stage():
     changed = with_overrides(
         recipe_from_name(SHIPPED),

@@ -65,8 +65,19 @@ def outcome(folder, picture):
         ("tables.token_embedding.shape.0", 10, r"tables.token_embedding.shape: got \[10, 48\], expected \[556, 48\]"),
         (
             "tables.token_embedding.dtype",
-            "int8",
-            r"tables.token_embedding.dtype: got int8, expected float32 or float16",
+            "uint8",
+            r"tables.token_embedding.dtype: got uint8, expected float32, float16 or int8",
+        ),
+        ("tables.token_embedding.dtype", "int8", r"tables.token_embedding_scale: is missing; quantize or export"),
+        (
+            "tables.token_embedding_scale",
+            {"file": "tables/code_color.npy", "dtype": "float32", "shape": [556]},
+            "tables.token_embedding_scale: expected only where token_embedding is int8",
+        ),
+        (
+            "tables.token_embedding_scale",
+            {"file": "tables/code_color.npy", "dtype": "float32", "shape": [555]},
+            r"tables.token_embedding_scale.shape: got \[555\], expected \[556\]",
         ),
         ("tables.code_embedding.shape.0", 35, r"code_embedding.shape: got \[35, 10\], expected \[36, 'any'\]"),
         ("tables.code_color.shape", [36], r"code_color.shape: got \[36\], expected \[36, 3\]"),

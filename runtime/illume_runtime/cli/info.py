@@ -118,6 +118,10 @@ def _text(data: dict[str, Any]) -> str:
         ["files", megabytes(data["bytes"])],
         ["weights of all stages", megabytes(sum(stage["weight_bytes"] for stage in data["stages"].values()))],
         ["tables, mapped from disk", megabytes(sum(entry["bytes"] for entry in data["tables"].values()))],
+        *[
+            [f"table {name}", f"{entry['dtype']}, {megabytes(entry['bytes'])}"]
+            for name, entry in data["tables"].items()
+        ],
         ["KV cache per batch row", f"{megabytes(data['cache_bytes_per_row'])} for {data['max_context']} tokens"],
         ["vocabulary", ", ".join(f"{name} {size}" for name, size in data["vocabulary"].items())],
         *[

@@ -22,6 +22,7 @@ from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
 from illume_runtime.manifest import Segment
 from illume_runtime.stages import Stages
+from illume_runtime.token_embedding import TokenEmbedding
 
 TOKEN_BLOCK: Final = 8
 MAX_BINDINGS: Final = 64
@@ -34,7 +35,7 @@ class Decoding:
     def __init__(self, stages: Stages, accelerator: Accelerator) -> None:
         self.stages, self.accelerator = stages, accelerator
         self.model = stages.bundle.model
-        self._embedding = stages.bundle.table("token_embedding").view(np.ndarray)
+        self._embedding = TokenEmbedding(stages.bundle)
         self._buffers: list[DeviceArray] = []
         self._capacity = 0  # elements of each
         self._bound: dict[tuple[int, int, int], Step] = {}
@@ -81,8 +82,7 @@ class Decoding:
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T], on the host."""
-        rows: Embeds = self._embedding[np.asarray(ids, np.int64)].astype(np.float32, copy=False)
-        return rows
+        return self._embedding.rows(ids)
 
     def start(self, rows: Sequence[Embeds], capacity: int) -> None:
         """Prefills sequences [T_r, D] for up to `capacity` positions each; `states` become those of the last."""
