@@ -71,6 +71,13 @@ CHANGES = (
     ("sample.cuh", "before += cta.warp_tied[w];", ""),
 )
 
+EQUIVALENT = {
+    "sample.cuh: 'before >= num_stay ? 0' -> 'before > num_stay ? 0'": (
+        "where the two are equal, the other side of the condition is min(0, tied), which is 0 as well"
+    ),
+}
+"""Changes that no test can notice, by name, and why: they are not run and not counted as survivors."""
+
 
 def mutations():
     """(name, file, text) of every change."""
@@ -107,6 +114,10 @@ def main():
     tests = str(Path(__file__).with_name("test_sample_kernel.py"))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
     everything = list(mutations())
+    unknown = EQUIVALENT.keys() - {what for what, _, _ in everything}
+    if unknown:
+        raise ValueError(f"EQUIVALENT holds {sorted(unknown)}, which are no changes: adapt it")
+    everything = [change for change in everything if change[0] not in EQUIVALENT]
     chosen = everything[given.first :][: given.limit]
     survivors = []
     for i, (what, name, text) in enumerate(chosen):

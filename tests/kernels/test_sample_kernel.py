@@ -1,14 +1,17 @@
 """The CUDA source of `sample`, run on the CPU, equals the oracle bit for bit: every decision, not only the token."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from cpu_device import SCHEDULES
 from sample_case import CLUSTER_GPU, GROUP_GPU, Case
 
+from illume_kernels.fixed_point import ONE, mulhi64, weights_from_scores
 from illume_kernels.launch import Gpu
 from illume_kernels.params import SampleParams
+from illume_kernels.philox import STREAM_TOKENS, uniform_u64
 
 NAN, INF = np.nan, np.inf
 GPUS = {"group": GROUP_GPU, "cluster": CLUSTER_GPU}
@@ -249,3 +252,56 @@ def test_a_segment_of_98304_tokens(device):
     Case(normal(5, 1, 98_304), params, normal(6, 1, 98_304), 2.0, dtype="bfloat16", group=8, block=64).check(
         device, "block last"
     )
+
+
+# ---- a draw that falls on the border between two tokens
+
+
+def scores_of_mass(mass):
+    """Scores beside a largest of 0 whose weights add up to `mass` exactly."""
+    scores = []
+    while mass > 0:
+        score = np.float32(math.log((mass + 0.5) / ONE))
+        while (weight := weight_of(score)) > mass:
+            score = np.nextafter(score, np.float32(-np.inf))
+        scores.append(score)
+        mass -= weight
+    return scores
+
+
+def weight_of(score):
+    return int(weights_from_scores(np.array([[score]], np.float32), np.zeros(1, np.float32))[0, 0])
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize(
+    ("largest_at", "group", "block"),
+    [
+        pytest.param(20, 1, 32, id="of tokens"),
+        pytest.param(32, 1, 32, id="of rounds"),
+        pytest.param(128, 1, 64, id="of warps"),
+        pytest.param(128, 2, 32, id="of CTAs"),
+    ],
+)
+def test_a_draw_on_a_border_takes_the_token_behind_it(device, largest_at, group, block, gpu):
+    """The tokens in front weigh just what is drawn, so that the largest is the first whose prefix sum exceeds it."""
+    num_tokens, num_cases = 256, 0
+    for step in range(20):
+        params = SampleParams.broadcast(1, seed=5, step=step)
+        uniform = uniform_u64(params.seed, params.request, params.step, STREAM_TOKENS)
+        if uniform[0] >> np.uint64(63):
+            continue  # in front of one token of weight ONE there would have to be more than ONE
+        mass, before = 0, -1
+        while mass != before:
+            mass, before = int(mulhi64(np.array([ONE + mass], np.uint64), uniform)[0]), mass
+        front = scores_of_mass(mass)
+        assert len(front) < 20
+        logits = np.full((1, num_tokens), -np.inf, np.float32)
+        logits[0, largest_at - len(front) : largest_at] = front
+        logits[0, largest_at] = 0
+        case = Case(logits, params, group=group, block=block, gpu=GPUS[gpu])
+        case.check(device)
+        assert case.trace["draw"][0] == mass
+        assert case.token[0] == largest_at
+        num_cases += 1
+    assert num_cases > 5
