@@ -60,6 +60,10 @@ class Writer:
         ids: list[int] = self.tokenizer.encode(words, add_special_tokens=False).ids
         return ids
 
+    def token(self, word: str) -> int:
+        """The first id of a word."""
+        return self.text(word)[0]
+
     def begin(self) -> Sequence:
         """An empty dialogue."""
         sequence = Sequence()

@@ -147,7 +147,7 @@ def _draw(
     sequence = writer.begin()
     writer.user(sequence, text)
     none = len(sequence.ids) - 1
-    names = {writer.text(name)[0] for shape in SHAPES for name in (shape, plural(shape))}
+    names = {writer.token(name) for shape in SHAPES for name in (shape, plural(shape))}
     mentions = [place for place, token in enumerate(sequence.ids) if token in names]
     writer.picture(sequence, codes[picture], LAYOUT)
     if groups:
@@ -186,14 +186,14 @@ def _edit(writer: Writer, edit: Edit, text: str, source: int, target: int, codes
     old, new = (set(a.objects) - set(b.objects) for a, b in ((edit.source, edit.target), (edit.target, edit.source)))
     if text:
         for o in old:
-            name = sequence.ids.index(writer.text(o.shape)[0])
+            name = sequence.ids.index(writer.token(o.shape))
             for other in edit.source.objects:
                 place = writer.place(sequence, _cell(other))
                 sequence.looks.append(Look(NAMED, place, (name if other == o else begin,)))
     writer.picture(sequence, codes[target])
     if text and not old:
         for o in new:  # what is added looks at its name before it is drawn
-            name = sequence.ids.index(writer.text(o.shape)[0])
+            name = sequence.ids.index(writer.token(o.shape))
             sequence.looks.append(Look(NAMED, writer.place(sequence, _cell(o)) - 1, (name,)))
     return sequence
 

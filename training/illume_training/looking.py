@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from illume_export.models.config import Controls
 from illume_export.models.language_model import DecoderLayer, rotate
-from illume_training.dialogue import AGAINST, NAMED, NEXT, SHOWN, TEXT, Look
+from illume_training.dialogue import AGAINST, NAMED, NEXT, SHOWN, TEXT, Look, Writer
+from illume_training.world.language import plural
+from illume_training.world.palette import COLORS, SHAPES
 
 CARRIED_BY: Final = 1 / 3  # share of the layers behind which the words asked for are to have arrived
 LOOKED_UP_AT: Final = 1 / 2  # share of the layers before that of which one head looks at what they name
@@ -61,6 +63,13 @@ class AskedWords(nn.Module):
         logits = _SHARPNESS * F.normalize(states[asked].float(), dim=-1) @ words.T
         shares = held[asked].float()
         return F.cross_entropy(logits, shares / shares.sum(-1, keepdim=True), reduction="sum")
+
+
+def asked_words(writer: Writer) -> AskedWords:
+    """Of shapes, of one or of several, and of colours."""
+    stands_for = {writer.token(word): writer.token(word) for word in (*SHAPES, *COLORS)}
+    stands_for |= {writer.token(plural(shape)): writer.token(shape) for shape in SHAPES}
+    return AskedWords(stands_for, writer.config.language_model.vocab_size, writer.config.controls)
 
 
 def looking_loss(

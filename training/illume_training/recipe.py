@@ -32,15 +32,13 @@ from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
 from illume_training.kept import kept_tensors
 from illume_training.lessons import Encode, Lessons, frozen_encoder, make_lessons
-from illume_training.looking import AskedWords
+from illume_training.looking import asked_words
 from illume_training.loop import Phase, run_phase
 from illume_training.precision import has_bfloat16, products_in
 from illume_training.quantizer import QuantizerTrainer, color_of_codes
 from illume_training.start import WORDS, start_language_model
 from illume_training.tokenizer import train_tokenizer
 from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, vision_batch
-from illume_training.world.language import plural
-from illume_training.world.palette import COLORS, SHAPES
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
@@ -228,7 +226,7 @@ class Recipe:
             pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-start", "train", 256)[0])
             with torch.no_grad():
                 features = self.model.vision_encoder(pixels.to(self.device))
-            ids = [self.tokenizer().encode(word, add_special_tokens=False).ids[0] for word in WORDS]
+            ids = [Writer(self.model.config, self.tokenizer()).token(word) for word in WORDS]
             start_language_model(self.model, self.probe, features, ids, self._contents())
         self._stage("stage1")
 
@@ -239,10 +237,10 @@ class Recipe:
         self._stage("stage3")
 
     def _stage(self, name: str) -> None:
-        depicting, asked = self._contents().depicting, self._asked_words()
+        writer = Writer(self.model.config, self.tokenizer())
+        depicting, asked = self._contents().depicting, asked_words(writer)
         trainer = LanguageTrainer(self.model, depicting, asked, compiled=self.config.compile).requires_grad_(True)
         self.model.vision_encoder.requires_grad_(False)
-        writer = Writer(self.model.config, self.tokenizer())
         encode = self._encode()
         mixture = self.config.phases[name].mixture
         assert mixture is not None
@@ -284,16 +282,6 @@ class Recipe:
             lambda: asdict(contents_of_codes(self._encode(), num_codes, f"{self.config.seed}-contents")),
         )
         return CodeContents(**counts)
-
-    def _asked_words(self) -> AskedWords:
-        """The tokens of shapes, of one or of several, and of colours."""
-
-        def token(word: str) -> int:
-            return int(self.tokenizer().encode(word, add_special_tokens=False).ids[0])
-
-        stands_for = {token(word): token(word) for word in (*SHAPES, *COLORS)}
-        stands_for |= {token(plural(shape)): token(shape) for shape in SHAPES}
-        return AskedWords(stands_for, self.model.config.language_model.vocab_size, self.model.config.controls)
 
     def _code_weights(self) -> list[Tensor]:
         """The weights that say which code a cell gets."""

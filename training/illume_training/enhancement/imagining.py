@@ -41,14 +41,7 @@ def _related(scene: Scene, caption: Caption) -> bool:
     """Whether the relations seem to hold, before a picture is made: the checker has the last word."""
     for relation in caption.relations:
         first, second = caption.groups[relation.first], caption.groups[relation.second]
-        a, b = (
-            next(
-                o
-                for o in scene.objects
-                if o.shape == g.shape and g.color in (None, o.color) and g.size in (None, o.size)
-            )
-            for g in (first, second)
-        )
+        a, b = (next(o for o in scene.objects if o in g) for g in (first, second))
         dx, dy = b.x - a.x, b.y - a.y
         if {"left": dx, "right": -dx, "above": dy, "below": -dy}[relation.word] < max(
             20, abs(dy) if relation.word in ("left", "right") else abs(dx)
