@@ -11,7 +11,7 @@ from illume_runtime.errors import UsageError
 from illume_training.config import training_config_from_file
 
 TINY = Path(__file__).resolve().parents[2] / "training/configs/illume-tiny.toml"
-MIXTURE = "mixture = { draw = 12, ask = 14, edit = 9, reconstruct = 1"
+MIXTURE = "mixture = { draw = 14, ask = 6, edit = 14, reconstruct = 1"
 
 
 def config(folder: Path, *, more: str = "", corpus: str = "") -> Path:

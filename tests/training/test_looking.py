@@ -13,12 +13,10 @@ from torch.nn import functional as F
 
 from illume_export.models import IllumeConfig
 from illume_export.models.language_model import LanguageModel
-from illume_training.dialogue import AGAINST, IMAGE, NAMED, NEXT, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
-from illume_training.lessons import Mixture, make_lessons
-from illume_training.looking import AskedWords, looking_loss
+from illume_training.dialogue import AGAINST, IMAGE, LAYOUT, NAMED, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
+from illume_training.looking import AskedWords, looking_loss, place_loss
 from illume_training.world import sample_scene
-from illume_training.world.language import QUESTION_MAKERS, plural
-from illume_training.world.palette import SHAPES
+from illume_training.world.language import QUESTION_MAKERS
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
 HEART, HEARTS, STAR, RED, IS = 40, 41, 42, 43, 44
@@ -93,6 +91,21 @@ def test_a_head_that_looks_at_the_cells_of_the_answer_loses_least():
     assert len({single[2], loss((2,), row=0), loss((2,), kind=AGAINST), loss((2,), kind=NAMED)}) == 4
 
 
+@torch.no_grad()
+def test_a_row_and_a_column_are_named_before_each_code():
+    positions = (10.0 * torch.eye(8, 16)[:, None] + 10.0 * torch.eye(8, 16).roll(8, 1)[None]).flatten(0, 1)
+    kinds = torch.full((2, 80), NO_LOSS)
+    codes = [place for place in range(8, 80) if place % 9 != 8]  # eight rows, each with an end of line behind
+    kinds[1, codes] = LAYOUT
+    states = torch.zeros(2, 80, 16)
+    states[1, [place - 1 for place in codes]] = positions + 5.0  # whatever all cells have in common says nothing
+    assert place_loss(states, kinds, positions) < 64 * 2 * 0.3
+    moved = states.clone()
+    moved[1, codes[0] - 1] = positions[8]  # as if it went a row lower
+    assert 5.0 < place_loss(moved, kinds, positions) - place_loss(states, kinds, positions) < 20.0
+    assert place_loss(states, torch.zeros_like(kinds), positions) == 0.0
+
+
 @pytest.fixture(scope="module")
 def writer() -> Writer:
     return Writer(IllumeConfig.tiny(), Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json")))
@@ -119,42 +132,3 @@ def test_answers_look_at_the_cells_of_their_objects(writer):
     assert [seen.cells[place] for place in look.places] == [2 * 64 + cell]
     assert drawn.ids[drawn.looks[0].place] == ASSISTANT
     assert [drawn.ids[place] - config.level0_segment[0] for place in drawn.looks[0].places] == [cell]
-
-
-def encode(pictures: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    return torch.zeros(len(pictures), 64, 192), np.zeros((len(pictures), 8, 8), np.int64)
-
-
-def test_a_drawing_looks_at_its_names_one_after_the_other_and_then_at_none(writer):
-    names = {writer.text(name)[0] for shape in SHAPES for name in (shape, plural(shape))}
-    lessons = make_lessons("draw", Mixture(draw=12, ask=0, edit=0, reconstruct=0, drop_text=0.0), writer, encode)
-    packed = lessons.groups[0]
-    for row, ids in enumerate(packed.ids):
-        looks = [look for r, look in packed.looks if r == row and look.kind == NEXT]
-        assert [int(ids[look.place + 1]) for look in looks] == [
-            writer.config.level0_segment[0]
-        ] * 64  # before each code
-        at = [look.places[0] for look in looks]
-        none = int((ids == ASSISTANT).argmax())
-        mentions = {place for place in range(none) if int(ids[place]) in names}
-        assert {*at} <= mentions | {none}
-        assert at[-1] == none  # no cell of the border holds an object
-        first = at.index(none)
-        assert {*at[:first]} == mentions
-        assert {*at[first:]} == {none}
-
-
-def test_the_object_of_an_edit_looks_at_its_name_and_the_others_do_not(writer):
-    mixture = Mixture(draw=0, ask=0, edit=40, reconstruct=0, drop_text=0.0)
-    packed = make_lessons("edit", mixture, writer, encode).groups[0]
-    names = {writer.text(shape)[0] for shape in SHAPES}
-    kinds = set()
-    for row, ids in enumerate(packed.ids):
-        looks = [look for r, look in packed.looks if r == row]
-        named = [look for look in looks if int(ids[look.places[0]]) in names]
-        words = [token for token in ids[: int((ids == ASSISTANT).argmax())].tolist() if token in names]
-        assert len(named) == len(words) <= 1  # an edit names one object or none
-        assert all(look.kind == NAMED for look in looks)
-        assert all(int(ids[look.places[0]]) == USER for look in looks if look not in named)
-        kinds.update("cell" if packed.cells[row, look.place] >= 0 else "code" for look in named)
-    assert kinds == {"cell", "code"}  # what is there already, and what is added

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, LAYOUT, TEXT, Packed
 from illume_training.lessons import Lessons
-from illume_training.looking import CARRIED_BY, LOOKED_UP_AT, AskedWords, looking_loss
+from illume_training.looking import CARRIED_BY, LOOKED_UP_AT, AskedWords, looking_loss, place_loss
 
 TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
 WHERE_WEIGHT = 3.0  # of whether a cell has an object where a caption leaves the layout free, beside what else it shows
 AHEAD_WEIGHT = 0.4  # of what the next object is, at each cell before it
 ASKED_WEIGHT = 8.0  # of the words of a question, where its answer begins
+PLACE_WEIGHT = 0.2  # of the row and the column of each code, before it
 
 
 class LanguageTrainer(nn.Module):
@@ -62,6 +63,7 @@ class LanguageTrainer(nn.Module):
                 weighted = weighted + ASKED_WEIGHT * self.asked(
                     states[self._carried_by], ids, kinds, self.language_model.head_weight
                 )
+            weighted = weighted + PLACE_WEIGHT * place_loss(states[self._carried_by], kinds, self.adapter.position[0])
             if group.looks:
                 layer = self.language_model.model.layers[self._looked_up_in]
                 weighted = weighted + looking_loss(

@@ -18,8 +18,9 @@ NO_LOSS, TEXT, IMAGE, LAYOUT = 0, 1, 2, 3  # LAYOUT: an image whose objects may 
 
 
 # What a token is taught to look at: the cells that show the answer that begins there, those they are compared with, the
-# name of the object in a cell, the name of the object to be drawn next.
-SHOWN, AGAINST, NAMED, NEXT = 0, 1, 2, 3
+# name of the object in a cell, the name of the object to be drawn next, the words that say where it goes, and what is
+# drawn already of the things that they relate.
+SHOWN, AGAINST, NAMED, NEXT, WHERE, RELATED = range(6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
-from illume_training.dialogue import LAYOUT, NAMED, NEXT, Look, Packed, Sequence, Writer, pack
+from illume_training.dialogue import LAYOUT, Packed, Sequence, Writer, pack
+from illume_training.looks import cell_of, looks_of_drawing, looks_of_edit
 from illume_training.world import (
+    Caption,
     Edit,
     Question,
     Scene,
-    SceneObject,
     caption_of,
     render,
     sample_edit,
     sample_question,
     sample_scene,
 )
-from illume_training.world.language import Group, plural
-from illume_training.world.palette import GRID, SHAPES
 
 RECONSTRUCT: Final = "draw the same picture"
 # How often a kind of question is taught beside the others: those that look something up need more examples.
@@ -46,6 +45,8 @@ QUESTIONS: Final = {
     "background": 0.5,
     "describe": 0.7,
 }
+# How often a kind of edit is taught: those that have to find something in the picture or in the words need more.
+EDITS: Final = {"remove": 3.0, "recolor": 2.0, "background": 1.0, "add": 4.0, "complete": 1.0, "style": 1.0}
 Encode = Callable[[NDArray[np.uint8]], tuple[Tensor, NDArray[np.int64]]]  # pictures -> features, codes [B, 8, 8]
 
 
@@ -90,13 +91,13 @@ def make_lessons(
         caption = caption_of(scene, rng, in_reading_order=True)
         text, index = words(caption.text), shown(scene)
         follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
-        told = caption.groups if text else ()
+        told = caption if text else None
         later.append(("draw", partial(_draw, writer, text, told, scene, index, follow_up)))
     for _ in range(mixture.ask):
         scene = sample_scene(rng, "train")
         later.append(("ask", partial(_ask, writer, _questions(scene, rng, 16), shown(scene))))
     for _ in range(mixture.edit):
-        edit = sample_edit(rng, "train")
+        edit = sample_edit(rng, "train", rng.choices(tuple(EDITS), tuple(EDITS.values()))[0])
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
         later.append(("edit", partial(_edit, writer, edit, text, source, target)))
     for _ in range(mixture.reconstruct):
@@ -126,37 +127,25 @@ def _questions(scene: Scene, rng: Random, most: int) -> list[Question]:
 
 
 def _answer(writer: Writer, sequence: Sequence, question: Question) -> None:
-    shown_by, against = (tuple(map(_cell, objects)) for objects in (question.shown_by, question.against))
+    shown_by, against = (tuple(map(cell_of, objects)) for objects in (question.shown_by, question.against))
     writer.answer(sequence, question.answer, shown_by, against)
-
-
-def _cell(o: SceneObject) -> int:
-    return o.row * GRID + o.column
 
 
 def _draw(
     writer: Writer,
     text: str,
-    groups: tuple[Group, ...],
+    told: Caption | None,
     scene: Scene,
     picture: int,
     follow_up: list[Question],
     codes: NDArray[np.int64],
 ) -> Sequence:
-    """Each cell of the drawing looks at the name of the object that comes next, of `groups`; behind the last, none."""
     sequence = writer.begin()
     writer.user(sequence, text)
-    none = len(sequence.ids) - 1
-    names = {writer.token(name) for shape in SHAPES for name in (shape, plural(shape))}
-    mentions = [place for place, token in enumerate(sequence.ids) if token in names]
+    words_end = len(sequence.ids)
     writer.picture(sequence, codes[picture], LAYOUT)
-    if groups:
-        coming = [*scene.objects]
-        for cell in range(writer.config.num_patches):
-            if coming and _cell(coming[0]) < cell:
-                coming.pop(0)
-            place = mentions[next(i for i, group in enumerate(groups) if coming[0] in group)] if coming else none
-            sequence.looks.append(Look(NEXT, writer.place(sequence, cell) - 1, (place,)))
+    if told is not None:
+        sequence.looks += looks_of_drawing(writer, sequence, words_end, scene, told)
     for question in follow_up:
         writer.user(sequence, question.text)
         _answer(writer, sequence, question)
@@ -179,22 +168,12 @@ def _redraw(writer: Writer, text: str, source: int, target: int, codes: NDArray[
 
 
 def _edit(writer: Writer, edit: Edit, text: str, source: int, target: int, codes: NDArray[np.int64]) -> Sequence:
-    """As `_redraw`. The object that the words name looks at its name, the others at where the words begin."""
     sequence = writer.begin()
-    begin = len(sequence.ids)
     writer.user(sequence, text, (source,))
-    old, new = (set(a.objects) - set(b.objects) for a, b in ((edit.source, edit.target), (edit.target, edit.source)))
-    if text:
-        for o in old:
-            name = sequence.ids.index(writer.token(o.shape))
-            for other in edit.source.objects:
-                place = writer.place(sequence, _cell(other))
-                sequence.looks.append(Look(NAMED, place, (name if other == o else begin,)))
+    first_cell = sequence.first_cell
     writer.picture(sequence, codes[target])
-    if text and not old:
-        for o in new:  # what is added looks at its name before it is drawn
-            name = sequence.ids.index(writer.token(o.shape))
-            sequence.looks.append(Look(NAMED, writer.place(sequence, _cell(o)) - 1, (name,)))
+    if text:
+        sequence.looks += looks_of_edit(writer, sequence, first_cell, edit)
     return sequence
 
 

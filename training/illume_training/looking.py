@@ -1,11 +1,13 @@
 """Teaches looking up: the words of a question go to where its answer begins, and find there the cells that show it.
 
 The two steps are worth nothing without each other, so that training for the next token alone finds neither
-(docs/log.md). Each has a loss of its own here.
+(docs/log.md). Each has a loss of its own here. So has it to know in which row and column the next code goes, which
+the words of an instruction speak of and no token says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,13 +17,27 @@ from torch.nn import functional as F
 
 from illume_export.models.config import Controls
 from illume_export.models.language_model import DecoderLayer, rotate
-from illume_training.dialogue import AGAINST, NAMED, NEXT, SHOWN, TEXT, Look, Writer
+from illume_training.dialogue import (
+    AGAINST,
+    IMAGE,
+    LAYOUT,
+    NAMED,
+    NEXT,
+    RELATED,
+    SHOWN,
+    TEXT,
+    WHERE,
+    Look,
+    Writer,
+)
 from illume_training.world.language import plural
 from illume_training.world.palette import COLORS, SHAPES
 
 CARRIED_BY: Final = 1 / 3  # share of the layers behind which the words asked for are to have arrived
 LOOKED_UP_AT: Final = 1 / 2  # share of the layers before that of which one head looks at what they name
-_WEIGHTS: Final = {SHOWN: 4.0, AGAINST: 4.0, NAMED: 4.0, NEXT: 0.4}  # the last is asked at every cell of a drawing
+# Of each kind of look the head, and the weight: those of 0.4 are asked at every cell of a picture.
+_HEADS: Final = {SHOWN: 4, AGAINST: 5, NAMED: 6, NEXT: 7, WHERE: 3, RELATED: 2}
+_WEIGHTS: Final = {SHOWN: 4.0, AGAINST: 4.0, NAMED: 4.0, NEXT: 0.4, WHERE: 0.4, RELATED: 0.4}
 _SHARPNESS: Final = 10.0  # of a cosine, as a logit
 
 
@@ -72,6 +88,26 @@ def asked_words(writer: Writer) -> AskedWords:
     return AskedWords(stands_for, writer.config.language_model.vocab_size, writer.config.controls)
 
 
+def place_loss(states: Tensor, kinds: Tensor, positions: Tensor) -> Tensor:
+    """Cross entropy, summed, of naming before each code that is learnt the row and the column where it goes.
+
+    `states` [B, T, D] of tokens learnt as `kinds` [B, T]; `positions` [cells, D] are what the adapter adds to the cells
+    of a picture that is looked at: a row is told by its mean there, and so is a column.
+    """
+    is_code = (kinds == IMAGE) | (kinds == LAYOUT)
+    num_cells, width = positions.shape
+    side = math.isqrt(num_cells)
+    cells = (is_code.cumsum(1) - 1)[is_code] % num_cells
+    before = F.normalize(states[:, :-1][is_code[:, 1:]].float(), dim=-1)
+    grid = positions.detach().float().view(side, side, width)
+    loss = torch.zeros((), device=states.device)
+    for along, numbers in ((1, cells // side), (0, cells % side)):
+        means = grid.mean(along)
+        named = F.normalize(means - means.mean(0), dim=-1)
+        loss = loss + F.cross_entropy(_SHARPNESS * before @ named.T, numbers, reduction="sum")
+    return loss
+
+
 def looking_loss(
     layer: nn.Module, states: Tensor, looks: Sequence[tuple[int, Look]], cos: Tensor, sin: Tensor
 ) -> Tensor:
@@ -84,15 +120,20 @@ def looking_loss(
     cos, sin = (table[:num].expand(len(states), num, -1) for table in (cos, sin))
     q, k, _ = attention.project(layer.input_layernorm(states))
     queries, keys = rotate(q, cos, sin), rotate(k, cos, sin)  # [B, heads, T, E]
-    rows = torch.tensor([row for row, _ in looks], device=device)
-    places = torch.tensor([look.place for _, look in looks], device=device)
-    heads = attention.num_heads - len(_WEIGHTS) + torch.tensor([look.kind for _, look in looks], device=device)
-    weights = torch.tensor([_WEIGHTS[look.kind] for _, look in looks], device=device)
-    shares = torch.zeros(len(looks), num, device=device)
-    for share, (_, look) in zip(shares, looks, strict=True):
-        share[list(look.places)] = 1.0 / len(look.places)
-    key_heads = heads * attention.num_kv_heads // attention.num_heads
-    logits = (keys[rows, key_heads].float() @ queries[rows, heads, places].float()[..., None])[..., 0]
-    later = torch.arange(num, device=device) > places[:, None]
-    logits = (logits / attention.head_dim**0.5).masked_fill(later, -1e4)
-    return weights @ F.cross_entropy(logits, shares, reduction="none")
+    loss = torch.zeros((), device=device)
+    for kind, head in _HEADS.items():
+        asked = [(row, look) for row, look in looks if look.kind == kind]
+        if not asked:
+            continue
+        rows = torch.tensor([row for row, _ in asked], device=device)
+        places = torch.tensor([look.place for _, look in asked], device=device)
+        counts = torch.tensor([len(look.places) for _, look in asked])
+        looked_at = torch.tensor([place for _, look in asked for place in look.places])
+        shares = torch.zeros(len(asked), num)
+        shares[torch.arange(len(asked)).repeat_interleave(counts), looked_at] = (1.0 / counts).repeat_interleave(counts)
+        key_head = head * attention.num_kv_heads // attention.num_heads
+        logits = (queries[:, head] @ keys[:, key_head].transpose(1, 2))[rows, places].float()
+        later = torch.arange(num, device=device) > places[:, None]
+        logits = (logits / attention.head_dim**0.5).masked_fill(later, -1e4)
+        loss = loss + _WEIGHTS[kind] * F.cross_entropy(logits, shares.to(device), reduction="sum")
+    return loss
