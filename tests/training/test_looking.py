@@ -16,7 +16,7 @@ from illume_export.models.language_model import LanguageModel
 from illume_training.dialogue import AGAINST, IMAGE, LAYOUT, NAMED, NO_LOSS, SHOWN, TEXT, Look, Writer, pack
 from illume_training.looking import AskedWords, looking_loss, place_loss
 from illume_training.world import sample_scene
-from illume_training.world.language import QUESTION_MAKERS
+from illume_training.world.questions import QUESTION_MAKERS
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
 HEART, HEARTS, STAR, RED, IS = 40, 41, 42, 43, 44

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from illume_export.models import IllumeConfig
 from illume_training.dialogue import NAMED, NEXT, RELATED, WHERE, Look, Sequence, Writer
 from illume_training.looks import cell_of, looks_of_drawing, looks_of_edit
-from illume_training.world import Caption, Scene, SceneObject, caption_of, sample_edit, sample_scene
-from illume_training.world.language import plural, region_words
+from illume_training.world import Caption, Scene, SceneObject, sample_drawing, sample_edit
+from illume_training.world.wording import plural, region_words
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
 CODES: NDArray[np.int64] = np.arange(64).reshape(8, 8)
@@ -29,8 +29,7 @@ def writer() -> Writer:
 def drawings(writer: Writer) -> Iterator[tuple[Scene, Caption, Sequence, list[Look]]]:
     rng = Random(5)
     for _ in range(100):
-        scene = sample_scene(rng, "train")
-        caption = caption_of(scene, rng, in_reading_order=True)
+        scene, caption = sample_drawing(rng, "train")
         sequence = writer.begin()
         writer.user(sequence, caption.text)
         end = len(sequence.ids)

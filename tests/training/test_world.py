@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -21,13 +22,14 @@ from illume_training.world import (
     caption_of,
     describe,
     render,
+    sample_drawing,
     sample_edit,
     sample_question,
     sample_scene,
 )
-from illume_training.world.language import NUMBERS, background_words, region_words
 from illume_training.world.palette import CELL, COLORS, HELD_OUT, JITTER, SHAPES
 from illume_training.world.scene import BACKGROUNDS, Background, place
+from illume_training.world.wording import NUMBERS, background_words, region_words
 
 SPLITS = ("train", "validation", "test", "held_out")
 
@@ -213,12 +215,21 @@ def test_a_caption_says_in_words_what_it_claims() -> None:
         assert parsed(caption.text) == caption
 
 
-@pytest.mark.parametrize("in_reading_order", [False, True])
-def test_what_a_caption_claims_is_true_and_names_every_object(in_reading_order: bool) -> None:
+def scene_and_caption(rng: Random) -> tuple[Scene, Caption]:
+    scene = sample_scene(rng, "train")
+    return scene, caption_of(scene, rng)
+
+
+def drawing(rng: Random) -> tuple[Scene, Caption]:
+    return sample_drawing(rng, "train")
+
+
+@pytest.mark.parametrize("sample", [scene_and_caption, drawing])
+def test_what_a_caption_claims_is_true_and_names_every_object(
+    sample: Callable[[Random], tuple[Scene, Caption]],
+) -> None:
     for i in range(300):
-        rng = Random(f"true-{i}")
-        scene = sample_scene(rng, "train")
-        caption = caption_of(scene, rng, in_reading_order=in_reading_order)
+        scene, caption = sample(Random(f"true-{i}"))
         assert sum(g.count for g in caption.groups) == len(scene.objects)
         for g in caption.groups:
             fitting = [o for o in scene.objects if fits(o, g)]
@@ -230,18 +241,27 @@ def test_what_a_caption_claims_is_true_and_names_every_object(in_reading_order: 
             assert {"left": a.x < b.x, "right": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}[relation.word]
 
 
-def test_in_reading_order_a_caption_names_first_what_is_met_first() -> None:
-    turned = 0
-    for i in range(300):
-        rng = Random(f"order-{i}")
-        scene = sample_scene(rng, "train")
-        caption = caption_of(scene, rng, in_reading_order=True)
-        met = [next(k for k, o in enumerate(scene.objects) if fits(o, g)) for g in caption.groups]
-        if caption.relations and met[0] > met[1]:
-            met[:2] = reversed(met[:2])
-            turned += 1
-        assert met == sorted(met), caption.text
-    assert turned > 20  # else a relation would only ever be told from its upper left end
+def test_a_drawing_is_told_in_the_order_in_which_it_is_met() -> None:
+    turned: Counter[str] = Counter()
+    for i in range(400):
+        scene, caption = drawing(Random(f"order-{i}"))
+        order = list(caption.groups)
+        for relation in caption.relations:
+            assert (relation.first, relation.second) == (0, 1)
+            turned[relation.word] += 1
+            if relation.word in ("right", "below"):  # met first is what stands left or above, whatever is named first
+                order[:2] = order[1::-1]
+        met = [next(k for k, g in enumerate(order) if fits(o, g)) for o in scene.objects]
+        assert met == sorted(met), caption.text  # and each group stands together
+        assert all(o.row < 6 for o in scene.objects)
+        assert scene.split == "train"
+        assert all(a == b or a.fits_beside(b) for a in scene.objects for b in scene.objects)
+    assert min(turned[word] for word in ("left", "right", "above", "below")) > 10
+
+
+def test_drawings_are_as_crowded_as_other_scenes() -> None:
+    counts = Counter(len(drawing(Random(f"crowded-{i}"))[0].objects) for i in range(900))
+    assert {n: round(counts[n] / 100) for n in range(1, 7)} == {1: 2, 2: 2, 3: 2, 4: 1, 5: 1, 6: 1}
 
 
 def test_questions_are_asked_as_often_as_their_shares_say() -> None:

@@ -25,8 +25,8 @@ from illume_training.world import (
     Edit,
     Question,
     Scene,
-    caption_of,
     render,
+    sample_drawing,
     sample_edit,
     sample_question,
     sample_scene,
@@ -87,8 +87,7 @@ def make_lessons(
         return "" if rng.random() < mixture.drop_text else text
 
     for _ in range(mixture.draw):
-        scene = sample_scene(rng, "train")
-        caption = caption_of(scene, rng, in_reading_order=True)
+        scene, caption = sample_drawing(rng, "train")
         text, index = words(caption.text), shown(scene)
         follow_up = _questions(scene, rng, 2) if rng.random() < 0.3 else []
         told = caption if text else None

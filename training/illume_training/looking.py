@@ -30,8 +30,8 @@ from illume_training.dialogue import (
     Look,
     Writer,
 )
-from illume_training.world.language import plural
 from illume_training.world.palette import COLORS, SHAPES
+from illume_training.world.wording import plural
 
 CARRIED_BY: Final = 1 / 3  # share of the layers behind which the words asked for are to have arrived
 LOOKED_UP_AT: Final = 1 / 2  # share of the layers before that of which one head looks at what they name

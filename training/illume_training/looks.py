@@ -11,8 +11,8 @@ from typing import Final
 
 from illume_training.dialogue import NAMED, NEXT, RELATED, WHERE, Look, Sequence, Writer
 from illume_training.world import Caption, Edit, Scene, SceneObject
-from illume_training.world.language import plural, region_words
 from illume_training.world.palette import GRID, SHAPES
+from illume_training.world.wording import plural, region_words
 
 _RELATIONS: Final = ("left", "right", "above", "over", "below", "under")
 

@@ -14,7 +14,7 @@ from illume_training.evaluation.checker import SeenPicture
 from illume_training.evaluation.judging import caption_checks
 from illume_training.evaluation.tasks import seen_in
 from illume_training.world import Caption
-from illume_training.world.language import NUMBERS, background_words, plural
+from illume_training.world.wording import NUMBERS, background_words, plural
 
 
 class Checker:

@@ -9,7 +9,7 @@ from illume_runtime.enhance.assessment import Assessment, assessment
 from illume_runtime.enhance.judge import Drawn
 from illume_training.enhancement.checking import caption_of_prompt
 from illume_training.world import Caption, Group
-from illume_training.world.language import NUMBERS, plural
+from illume_training.world.wording import NUMBERS, plural
 
 Ask = Callable[[Sequence[Drawn], Sequence[str]], list[str]]  # pictures and a question about each -> answers
 

@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from illume_training.world import Caption, Group, Relation
-from illume_training.world.language import NUMBERS, SIZE_WORDS, background_words
 from illume_training.world.palette import COLORS, SHAPES
 from illume_training.world.scene import BACKGROUNDS
+from illume_training.world.wording import NUMBERS, SIZE_WORDS, background_words
 
 _SIZES: Final = {word: size for size, words in SIZE_WORDS.items() for word in words}
 _PLURALS: Final = {shape + ("es" if shape == "cross" else "s"): shape for shape in SHAPES}

@@ -10,10 +10,10 @@ import numpy as np
 
 from illume_training.evaluation.checker import SeenObject, SeenPicture
 from illume_training.world import Caption, Group, Relation, Scene, SceneObject
-from illume_training.world.language import background_words, region_words
 from illume_training.world.palette import CELL
 from illume_training.world.render import background_picture
 from illume_training.world.scene import Background
+from illume_training.world.wording import background_words, region_words
 
 _PLACE: Final = CELL / 2  # pixels by which a centre may be off: it stays in its cell
 _REGION_SLACK: Final = 8  # pixels by which an added object may leave its region

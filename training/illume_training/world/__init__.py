@@ -3,8 +3,9 @@
 Torch-free and seeded: the same seed gives the same scene, picture and sentence on every machine.
 """
 
+from illume_training.world.captions import Caption, Group, Relation, caption_of, sample_drawing
 from illume_training.world.edits import EDIT_KINDS, Edit, sample_edit
-from illume_training.world.language import Caption, Group, Question, Relation, caption_of, describe, sample_question
+from illume_training.world.questions import Question, describe, sample_question
 from illume_training.world.render import render
 from illume_training.world.scene import Scene, SceneObject, Split, sample_scene
 
@@ -21,6 +22,7 @@ __all__ = [
     "caption_of",
     "describe",
     "render",
+    "sample_drawing",
     "sample_edit",
     "sample_question",
     "sample_scene",

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from illume_training.world.language import background_words, region_words, unique_objects
 from illume_training.world.palette import COLORS, IMAGE_SIZE, SIZES
+from illume_training.world.questions import unique_objects
 from illume_training.world.scene import BACKGROUNDS, Scene, Split, place, sample_kind, sample_scene, with_objects
+from illume_training.world.wording import background_words, region_words
 
 EDIT_KINDS: Final = ("remove", "recolor", "background", "add", "complete", "style")
 _MASK_SIDES: Final = (72, 56, 44)  # pixels
