@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from illume_export.models import IllumeConfig
 from illume_training.dialogue import NAMED, NEXT, RELATED, WHERE, Look, Sequence, Writer
 from illume_training.looks import cell_of, looks_of_drawing, looks_of_edit
-from illume_training.world import Caption, Scene, SceneObject, sample_drawing, sample_edit
+from illume_training.world import Caption, Scene, SceneObject, sample_drawing, sample_settled_edit
 from illume_training.world.wording import plural, region_words
 
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "illume-tiny"
@@ -86,7 +86,7 @@ def test_of_two_that_are_beside_each_other_the_relation_and_the_one_drawn_are_lo
 def edited(writer: Writer, kind: str) -> Iterator[tuple[Sequence, int, list[Look], Scene, Scene]]:
     rng = Random(kind)
     for _ in range(30):
-        edit = sample_edit(rng, "train", kind)
+        edit = sample_settled_edit(rng, "train", kind)
         sequence = writer.begin()
         writer.user(sequence, edit.text, (0,))
         first = sequence.first_cell

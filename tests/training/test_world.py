@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -26,6 +27,7 @@ from illume_training.world import (
     sample_edit,
     sample_question,
     sample_scene,
+    sample_settled_edit,
 )
 from illume_training.world.palette import CELL, COLORS, HELD_OUT, JITTER, SHAPES
 from illume_training.world.scene import BACKGROUNDS, Background, place
@@ -274,6 +276,26 @@ def test_questions_are_asked_as_often_as_their_shares_say() -> None:
 
 def fits(o: SceneObject, g: Group) -> bool:
     return o.shape == g.shape and g.color in (None, o.color) and g.size in (None, o.size)
+
+
+def test_what_is_added_in_training_stands_in_the_first_cell_with_room() -> None:
+    moved = 0
+    for i in range(60):
+        edit = sample_settled_edit(Random(f"settled-{i}"), "train", "add")
+        assert edit.target.split == "train"
+        (new,) = set(edit.target.objects) - set(edit.source.objects)
+        region = region_words(new.row, new.column)
+        assert edit.text.endswith(region)
+        earlier = [
+            replace(new, row=row, column=column)
+            for row in range(1, 7)
+            for column in range(1, 7)
+            if region_words(row, column) == region and (row, column) < (new.row, new.column)
+        ]
+        assert all(new.fits_beside(old) for old in edit.source.objects)
+        assert not any(all(o.fits_beside(old) for old in edit.source.objects) for o in earlier)
+        moved += bool(earlier)
+    assert 0 < moved < 40
 
 
 @pytest.mark.parametrize("kind", EDIT_KINDS)

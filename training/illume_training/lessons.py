@@ -27,9 +27,9 @@ from illume_training.world import (
     Scene,
     render,
     sample_drawing,
-    sample_edit,
     sample_question,
     sample_scene,
+    sample_settled_edit,
 )
 
 RECONSTRUCT: Final = "draw the same picture"
@@ -96,7 +96,7 @@ def make_lessons(
         scene = sample_scene(rng, "train")
         later.append(("ask", partial(_ask, writer, _questions(scene, rng, 16), shown(scene))))
     for _ in range(mixture.edit):
-        edit = sample_edit(rng, "train", rng.choices(tuple(EDITS), tuple(EDITS.values()))[0])
+        edit = sample_settled_edit(rng, "train", rng.choices(tuple(EDITS), tuple(EDITS.values()))[0])
         text, source, target = words(edit.text), shown(edit.source, edit.mask), shown(edit.target)
         later.append(("edit", partial(_edit, writer, edit, text, source, target)))
     for _ in range(mixture.reconstruct):

@@ -4,7 +4,7 @@ Torch-free and seeded: the same seed gives the same scene, picture and sentence 
 """
 
 from illume_training.world.captions import Caption, Group, Relation, caption_of, sample_drawing
-from illume_training.world.edits import EDIT_KINDS, Edit, sample_edit
+from illume_training.world.edits import EDIT_KINDS, Edit, sample_edit, sample_settled_edit
 from illume_training.world.questions import Question, describe, sample_question
 from illume_training.world.render import render
 from illume_training.world.scene import Scene, SceneObject, Split, sample_scene
@@ -26,4 +26,5 @@ __all__ = [
     "sample_edit",
     "sample_question",
     "sample_scene",
+    "sample_settled_edit",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from illume_training.world.palette import COLORS, IMAGE_SIZE, SIZES
+from illume_training.world.palette import COLORS, IMAGE_SIZE, INNER, SIZES
 from illume_training.world.questions import unique_objects
 from illume_training.world.scene import BACKGROUNDS, Scene, Split, place, sample_kind, sample_scene, with_objects
 from illume_training.world.wording import background_words, region_words
@@ -42,6 +42,26 @@ def sample_edit(rng: Random, split: Split, kind: str | None = None) -> Edit:
         edit = makers[chosen](source, rng)
         if edit is not None and edit.target.split == split and edit.target.is_visible:
             return edit
+
+
+def sample_settled_edit(rng: Random, split: Split, kind: str) -> Edit:
+    """As `sample_edit`, but what is added stands in the first cell of its region in which there is room for it.
+
+    The words leave open which cell that is. A model that learns from these adds at that cell or not at all, instead of
+    with some chance at each.
+    """
+    while True:
+        edit = sample_edit(rng, split, kind)
+        if kind != "add":
+            return edit
+        (new,) = set(edit.target.objects) - set(edit.source.objects)
+        region = region_words(new.row, new.column)
+        cells = [(row, column) for row in INNER for column in INNER if region_words(row, column) == region]
+        moved = (replace(new, row=row, column=column) for row, column in cells)
+        first = next(o for o in moved if all(o.fits_beside(old) for old in edit.source.objects))
+        target = with_objects(edit.source, [*edit.source.objects, first])
+        if target.split == split and target.is_visible:
+            return replace(edit, target=target)
 
 
 def _remove(scene: Scene, rng: Random) -> Edit | None:
