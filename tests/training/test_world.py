@@ -253,6 +253,9 @@ def test_a_drawing_is_told_in_the_order_in_which_it_is_met() -> None:
             turned[relation.word] += 1
             if relation.word in ("right", "below"):  # met first is what stands left or above, whatever is named first
                 order[:2] = order[1::-1]
+            a, b = (next(o for o in scene.objects if fits(o, g)) for g in order[:2])
+            assert (a.row == b.row) if relation.word in ("left", "right") else (a.column == b.column)
+        assert all(g.size or o.size == "medium" for g in order for o in scene.objects if fits(o, g))
         met = [next(k for k, g in enumerate(order) if fits(o, g)) for o in scene.objects]
         assert met == sorted(met), caption.text  # and each group stands together
         assert all(o.row < 6 for o in scene.objects)

@@ -3,7 +3,8 @@
 Torch-free and seeded: the same seed gives the same scene, picture and sentence on every machine.
 """
 
-from illume_training.world.captions import Caption, Group, Relation, caption_of, sample_drawing
+from illume_training.world.captions import Caption, Group, Relation, caption_of
+from illume_training.world.drawings import sample_drawing
 from illume_training.world.edits import EDIT_KINDS, Edit, sample_edit, sample_settled_edit
 from illume_training.world.questions import Question, describe, sample_question
 from illume_training.world.render import render

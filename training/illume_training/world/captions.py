@@ -7,12 +7,11 @@ drawn from it can be checked without reading. A caption names every object: what
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
-from illume_training.world.palette import INNER
-from illume_training.world.scene import Background, Scene, SceneObject, Split, sample_scene, with_objects
+from illume_training.world.scene import Background, Scene, SceneObject
 from illume_training.world.wording import (
     NUMBERS,
     OPPOSITES,
@@ -58,56 +57,48 @@ class Caption:
 
 def caption_of(scene: Scene, rng: Random) -> Caption:
     """One of many captions of a scene, its objects in any order."""
-    groups = _groups(scene, _detail(scene, rng))
+    groups = groups_of(scene, sample_detail(scene, rng))
     order = list(range(len(groups)))
     rng.shuffle(order)
-    return _caption(scene, [groups[i] for i in order], rng, in_order=False)
+    return caption_of_groups(scene, [groups[i] for i in order], rng)
 
 
-def sample_drawing(rng: Random, split: Split) -> tuple[Scene, Caption]:
-    """A scene and a caption that together leave open where things are drawn, and not in which order.
-
-    What the caption names first, the eye meets first; of two things beside each other that is the left one or the upper
-    one, whichever is named first. A group stands together, and the last row is empty. A model that learns from these
-    draws what it is told in the order in which it is told, which serves every order, and has room to the end.
-    """
-    num_objects = len(sample_scene(rng, split).objects)  # crowded scenes are as frequent as they are elsewhere
-    while True:
-        proposed = sample_scene(rng, split, num_objects=num_objects)
-        detail = _detail(proposed, rng)
-        scene = _gathered(proposed, detail)
-        if scene is not None and scene.split == split and all(o.row < INNER[-1] for o in scene.objects):
-            return scene, _caption(scene, _groups(scene, detail), rng, in_order=True)
+def are_single(scene: Scene, groups: Sequence[Group]) -> bool:
+    """Whether the groups are two or three things, each alone: then it can be said how the first two lie."""
+    return len(groups) == len(scene.objects) and 2 <= len(groups) <= 3
 
 
-def _gathered(scene: Scene, detail: str) -> Scene | None:
-    """The scene with its things in other places, so that each group follows the other; None where that is too close."""
-    groups = _groups(scene, detail)
-    things = sorted(scene.objects, key=lambda o: next(i for i, group in enumerate(groups) if o in group))
-    objects = [
-        replace(place, shape=thing.shape, color=thing.color, size=thing.size)
-        for place, thing in zip(scene.objects, things, strict=True)
-    ]
-    gathered = with_objects(scene, objects)
-    apart = all(a.fits_beside(b) for a, b in combinations(objects, 2))
-    return gathered if apart and gathered.is_visible else None
-
-
-def _detail(scene: Scene, rng: Random) -> str:
+def sample_detail(scene: Scene, rng: Random) -> str:
+    """How much a caption says of each thing: its shape; its colour too ('color'); its size too ('size')."""
     if scene.style == "sepia":
         return "shape"  # colours cannot be told apart there, so nothing is said of them
     return rng.choices(("color", "size", "shape"), (0.6, 0.25, 0.15))[0]
 
 
-def _caption(scene: Scene, groups: list[Group], rng: Random, *, in_order: bool) -> Caption:
+def groups_of(scene: Scene, detail: str) -> list[Group]:
+    """What a caption counts together, in reading order of the first of each."""
+    if detail == "shape":
+        return [Group(n, shape) for shape, n in Counter(o.shape for o in scene.objects).items()]
+    if detail == "color":
+        return [Group(n, shape, color) for (shape, color), n in Counter(o.kind for o in scene.objects).items()]
+    counts = Counter((o.shape, o.color, o.size) for o in scene.objects)
+    return [Group(n, shape, color, size) for (shape, color, size), n in counts.items()]
+
+
+def caption_of_groups(
+    scene: Scene, groups: list[Group], rng: Random, *, related: float = 0.7, turned: float = 0.0
+) -> Caption:
+    """A caption that names the groups in this order.
+
+    `related`: chance that it says how the first two lie to each other, where each is one thing; `turned`: chance that
+    it then names the second first.
+    """
     relations: list[Relation] = []
     phrases = [_phrase(group, rng) for group in groups]
-    if len(groups) == len(scene.objects) and 2 <= len(groups) <= 3 and rng.random() < (0.9 if in_order else 0.7):
+    if are_single(scene, groups) and rng.random() < related:
         a, b = (_only(scene, groups[i]) for i in (0, 1))
         word = relation_between(a, b, rng)
-        if in_order and word not in ("left", "above"):
-            word = None
-        if in_order and word is not None and rng.random() < 0.5:
+        if word is not None and turned and rng.random() < turned:
             groups[:2], phrases[:2], word = groups[1::-1], phrases[1::-1], OPPOSITES[word]
         if word is not None:
             relations.append(Relation(0, word, 1))
@@ -117,15 +108,6 @@ def _caption(scene: Scene, groups: list[Group], rng: Random, *, in_order: bool) 
     if background is not None:
         body += " " + _on(background, rng)
     return Caption(_opening(scene.style, rng) + body, tuple(groups), tuple(relations), background, scene.style)
-
-
-def _groups(scene: Scene, detail: str) -> list[Group]:
-    if detail == "shape":
-        return [Group(n, shape) for shape, n in Counter(o.shape for o in scene.objects).items()]
-    if detail == "color":
-        return [Group(n, shape, color) for (shape, color), n in Counter(o.kind for o in scene.objects).items()]
-    counts = Counter((o.shape, o.color, o.size) for o in scene.objects)
-    return [Group(n, shape, color, size) for (shape, color, size), n in counts.items()]
 
 
 def _only(scene: Scene, group: Group) -> SceneObject:
