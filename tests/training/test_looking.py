@@ -78,11 +78,11 @@ def test_questions_without_such_words_add_nothing(asked):
 def test_a_head_that_looks_at_the_cells_of_the_answer_loses_least():
     torch.manual_seed(3)
     language_model = LanguageModel(IllumeConfig.tiny().language_model)
-    layer, states = language_model.model.layers[3], torch.randn(2, 12, 256)
+    states = [torch.randn(2, 12, 256) for _ in language_model.model.layers]
 
     def loss(places: tuple[int, ...], row: int = 1, kind: int = SHOWN) -> float:
         looks = ((row, Look(kind, 9, places)),)
-        return float(looking_loss(layer, states, looks, language_model.cos, language_model.sin)) / 4.0  # its weight
+        return float(looking_loss(language_model, states, looks)) / 4.0  # its weight
 
     single = [loss((place,)) for place in range(10)]
     assert sum(torch.tensor(single).neg().exp()) == pytest.approx(1.0, rel=1e-4)  # a distribution over what came before

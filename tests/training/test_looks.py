@@ -76,7 +76,9 @@ def test_of_two_that_are_beside_each_other_the_relation_and_the_one_drawn_are_lo
                 continue
             assert f" {said} " in caption.text
             seen.add(said)
-            if left[0] == pair[0]:
+            row, column = divmod(cell, 8)
+            in_line = row == pair[0].row if said in ("left", "right") else column == pair[0].column
+            if left[0] == pair[0] or not in_line:
                 assert words(writer, sequence, related) == "<|assistant|>"
             else:
                 assert sequence.ids[related.places[0]] - writer.config.level0_segment[0] == cell_of(pair[0])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from illume_export.models import Illume
 from illume_training.dialogue import IMAGE, LAYOUT, TEXT, Packed
 from illume_training.lessons import Lessons
-from illume_training.looking import CARRIED_BY, LOOKED_UP_AT, AskedWords, looking_loss, place_loss
+from illume_training.looking import CARRIED_BY, PLACED_AT, AskedWords, looking_loss, place_loss
 
 TEXT_WEIGHT = 10.0  # of a text token beside a code: an answer has few, and much of what a code could be is chance
 WHAT_WEIGHT = 6.0  # of what an object is, beside where it is: where is mostly chance, what is in the words
@@ -41,7 +41,8 @@ class LanguageTrainer(nn.Module):
         self.language_model = model.language_model
         self.asked = asked
         num_layers = len(model.language_model.model.layers)
-        self._carried_by, self._looked_up_in = int(CARRIED_BY * num_layers), int(LOOKED_UP_AT * num_layers)
+        self._carried_by = round(CARRIED_BY * num_layers)
+        self._placed_at = [round(share * num_layers) for share in PLACED_AT]
         states = model.language_model.states
         self._states = torch.compile(states, dynamic=True) if compiled else states
 
@@ -63,12 +64,11 @@ class LanguageTrainer(nn.Module):
                 weighted = weighted + ASKED_WEIGHT * self.asked(
                     states[self._carried_by], ids, kinds, self.language_model.head_weight
                 )
-            weighted = weighted + PLACE_WEIGHT * place_loss(states[self._carried_by], kinds, self.adapter.position[0])
+            for index in self._placed_at:
+                placed = place_loss(states[index], kinds, self.adapter.position[0])
+                weighted = weighted + PLACE_WEIGHT * placed
             if group.looks:
-                layer = self.language_model.model.layers[self._looked_up_in]
-                weighted = weighted + looking_loss(
-                    layer, states[self._looked_up_in], group.looks, self.language_model.cos, self.language_model.sin
-                )
+                weighted = weighted + looking_loss(self.language_model, states, group.looks)
             before, ids, kinds = states[-1][:, :-1], ids[:, 1:], kinds[:, 1:]
             num_rows += ids.shape[0]
             for kind, (start, end) in (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from illume_export.models.config import Controls
-from illume_export.models.language_model import DecoderLayer, rotate
+from illume_export.models.language_model import DecoderLayer, LanguageModel, rotate
 from illume_training.dialogue import (
     AGAINST,
     IMAGE,
@@ -34,9 +34,18 @@ from illume_training.world.palette import COLORS, SHAPES
 from illume_training.world.wording import plural
 
 CARRIED_BY: Final = 1 / 3  # share of the layers behind which the words asked for are to have arrived
-LOOKED_UP_AT: Final = 1 / 2  # share of the layers before that of which one head looks at what they name
-# Of each kind of look the head, and the weight: those of 0.4 are asked at every cell of a picture.
-_HEADS: Final = {SHOWN: 4, AGAINST: 5, NAMED: 6, NEXT: 7, WHERE: 3, RELATED: 2}
+PLACED_AT: Final = (1 / 3, 2 / 3)  # shares of the layers behind which the place of the next code is to be known
+# Of each kind of look the layer, as the share of the layers before it, and the head. What is related is looked at where
+# the words that relate it have arrived.
+_HEADS: Final = {
+    SHOWN: (1 / 2, 4),
+    AGAINST: (1 / 2, 5),
+    NAMED: (1 / 2, 6),
+    NEXT: (1 / 2, 7),
+    WHERE: (1 / 2, 3),
+    RELATED: (2 / 3, 2),
+}
+# Those of 0.4 are asked at every cell of a picture.
 _WEIGHTS: Final = {SHOWN: 4.0, AGAINST: 4.0, NAMED: 4.0, NEXT: 0.4, WHERE: 0.4, RELATED: 0.4}
 _SHARPNESS: Final = 10.0  # of a cosine, as a logit
 
@@ -108,32 +117,40 @@ def place_loss(states: Tensor, kinds: Tensor, positions: Tensor) -> Tensor:
     return loss
 
 
-def looking_loss(
-    layer: nn.Module, states: Tensor, looks: Sequence[tuple[int, Look]], cos: Tensor, sin: Tensor
-) -> Tensor:
+def looking_loss(model: LanguageModel, states: Sequence[Tensor], looks: Sequence[tuple[int, Look]]) -> Tensor:
     """Cross entropy, weighted and summed, of one head's attention a kind of look with the places to be looked at.
 
-    `states` [B, T, D] go into the layer; `looks` with their rows; `cos` and `sin` the tables of the rotary embedding.
+    `states` [B, T, D] go into the layers of the model, one after the other; `looks` with their rows.
     """
-    assert isinstance(layer, DecoderLayer)
-    num, attention, device = states.shape[1], layer.self_attn, states.device
-    cos, sin = (table[:num].expand(len(states), num, -1) for table in (cos, sin))
-    q, k, _ = attention.project(layer.input_layernorm(states))
-    queries, keys = rotate(q, cos, sin), rotate(k, cos, sin)  # [B, heads, T, E]
+    device, num_rows, num = states[0].device, *states[0].shape[:2]
     loss = torch.zeros((), device=device)
-    for kind, head in _HEADS.items():
-        asked = [(row, look) for row, look in looks if look.kind == kind]
-        if not asked:
-            continue
-        rows = torch.tensor([row for row, _ in asked], device=device)
-        places = torch.tensor([look.place for _, look in asked], device=device)
-        counts = torch.tensor([len(look.places) for _, look in asked])
-        looked_at = torch.tensor([place for _, look in asked for place in look.places])
-        shares = torch.zeros(len(asked), num)
-        shares[torch.arange(len(asked)).repeat_interleave(counts), looked_at] = (1.0 / counts).repeat_interleave(counts)
-        key_head = head * attention.num_kv_heads // attention.num_heads
-        logits = (queries[:, head] @ keys[:, key_head].transpose(1, 2))[rows, places].float()
-        later = torch.arange(num, device=device) > places[:, None]
-        logits = (logits / attention.head_dim**0.5).masked_fill(later, -1e4)
-        loss = loss + _WEIGHTS[kind] * F.cross_entropy(logits, shares.to(device), reduction="sum")
+    cos, sin = (table[:num].expand(num_rows, num, -1) for table in (model.cos, model.sin))
+    for share in sorted({share for share, _ in _HEADS.values()}):
+        index = round(share * len(model.model.layers))
+        layer = model.model.layers[index]
+        assert isinstance(layer, DecoderLayer)
+        attention = layer.self_attn
+        q, k, _ = attention.project(layer.input_layernorm(states[index]))
+        queries, keys = rotate(q, cos, sin), rotate(k, cos, sin)  # [B, heads, T, E]
+        for kind, (_, head) in ((kind, at) for kind, at in _HEADS.items() if at[0] == share):
+            asked = [(row, look) for row, look in looks if look.kind == kind]
+            if not asked:
+                continue
+            rows = torch.tensor([row for row, _ in asked], device=device)
+            places = torch.tensor([look.place for _, look in asked], device=device)
+            key_head = head * attention.num_kv_heads // attention.num_heads
+            logits = (queries[:, head] @ keys[:, key_head].transpose(1, 2))[rows, places].float()
+            later = torch.arange(num, device=device) > places[:, None]
+            logits = (logits / attention.head_dim**0.5).masked_fill(later, -1e4)
+            shares = _shares([look.places for _, look in asked], num).to(device)
+            loss = loss + _WEIGHTS[kind] * F.cross_entropy(logits, shares, reduction="sum")
     return loss
+
+
+def _shares(places: Sequence[tuple[int, ...]], num: int) -> Tensor:
+    """Of each look its attention [looks, num], alike at all of its places."""
+    counts = torch.tensor([len(them) for them in places])
+    shares = torch.zeros(len(places), num)
+    at = torch.tensor([place for them in places for place in them])
+    shares[torch.arange(len(places)).repeat_interleave(counts), at] = (1.0 / counts).repeat_interleave(counts)
+    return shares

@@ -28,7 +28,8 @@ def looks_of_drawing(
     """From the token before each cell of the latest picture, which shows `scene`.
 
     At the name of the object that comes next, behind the last at the end of the words. Where the next one is of two
-    that are said to be beside each other, at the word that relates them too, and at the other one once it is drawn.
+    that are said to be beside each other, at the word that relates them too; and once the other one is drawn, from the
+    cells that lie to it as the word says, in its row or its column, at that.
     """
     none = words_end - 1
     names = {writer.token(name) for shape in SHAPES for name in (shape, plural(shape))}
@@ -46,9 +47,16 @@ def looks_of_drawing(
             if coming and groups[0] in pair:
                 words = relating
                 drawn = [o for o in scene.objects if cell_of(o) < cell and any(o in caption.groups[i] for i in pair)]
-                other = writer.place(sequence, cell_of(drawn[0])) if drawn else none
+                if drawn and _is_in_line(cell, drawn[0], relation.word):
+                    other = writer.place(sequence, cell_of(drawn[0]))
             yield Look(WHERE, place, words)
             yield Look(RELATED, place, (other,))
+
+
+def _is_in_line(cell: int, first: SceneObject, word: str) -> bool:
+    """Whether a later cell lies in the line that `word` speaks of: the row of the first thing, or its column."""
+    row, column = divmod(cell, GRID)
+    return row == first.row if word in ("left", "right") else column == first.column
 
 
 def _relating_words(writer: Writer, ids: list[int], mentions: list[int]) -> tuple[int, ...]:
