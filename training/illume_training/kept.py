@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
@@ -21,12 +21,19 @@ def kept_tensors(path: Path, weights: Iterable[Tensor], make: Callable[[], dict[
             if (file.metadata() or {}).get(_MADE_FROM) == digest:
                 found: dict[str, Tensor] = load_file(path)
                 return found
-    tensors = {name: t.contiguous().cpu() for name, t in make().items()}
+    return write_tensors(path, make(), {_MADE_FROM: digest})
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Writes the tensors so that a kill leaves the file as it was or whole; returns them on the CPU."""
+    written = {name: t.contiguous().cpu() for name, t in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, {_MADE_FROM: digest})
+    save_file(written, temporary, metadata)
     temporary.replace(path)
-    return tensors
+    return written
 
 
 def _digest(weights: Iterable[Tensor]) -> str:

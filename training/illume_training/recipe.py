@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,7 +30,7 @@ from illume_training.config import PHASES, TrainingConfig
 from illume_training.corpus_lessons import DialogueCorpus, dialogue_corpus
 from illume_training.dialogue import Writer
 from illume_training.diffusion import flow_loss
-from illume_training.kept import kept_tensors
+from illume_training.kept import kept_tensors, write_tensors
 from illume_training.lessons import Encode, Lessons, frozen_encoder, make_lessons
 from illume_training.looking import asked_words
 from illume_training.loop import Phase, run_phase
@@ -156,8 +156,8 @@ class Recipe:
     def _pictures(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         seed = f"{self.config.seed}-{name}-{step}"
         pictures, classes, offsets = vision_batch(seed, "train", self.config.phases[name].schedule.batch_size)
-        tensors = pixels_from_pictures(pictures), torch.from_numpy(classes), torch.from_numpy(offsets)
-        return tensors[0].to(self.device), tensors[1].to(self.device), tensors[2].to(self.device)
+        labels = torch.from_numpy(classes).to(self.device), torch.from_numpy(offsets).to(self.device)
+        return pixels_from_pictures(pictures).to(self.device), *labels
 
     def _train_vision(self) -> None:
         def loss(data: tuple[Tensor, Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
@@ -170,9 +170,11 @@ class Recipe:
         size = self.config.phases["vae"].schedule.batch_size
 
         def batch(step: int) -> Tensor:
-            pixels = pixels_from_pictures(crop_batch(f"{self.config.seed}-vae-{step}", size))
-            return pixels.to(self.device, memory_format=torch.channels_last)
+            crops = crop_batch(f"{self.config.seed}-vae-{step}", size)
+            return pixels_from_pictures(crops).to(self.device, memory_format=torch.channels_last)
 
+        vae.latent_mean.zero_()  # measured anew before the denoiser is trained
+        vae.latent_std.fill_(1.0)
         self._phase("vae", vae, batch, lambda pixels, step: vae_loss(vae, pixels))
 
     def _train_tokenizer(self) -> None:
@@ -195,8 +197,9 @@ class Recipe:
         if float(model.vae.latent_std.std()) == 0.0:
             pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-latents", "train", 256)[0])
             measure_latents(model.vae, pixels.to(self.device))
-            self._paint_codes()
-            self._replace("vae", model.vae)  # last: what lies there says that all of this is done
+            if not model.image_tokenizer.code_color.any():
+                self._paint_codes()
+            write_tensors(self.config.run / "vae.safetensors", model.vae.state_dict())  # last: says that it is done
 
         pool = kept_tensors(
             self.config.run / "latents.safetensors",
@@ -205,14 +208,11 @@ class Recipe:
                 model, f"{self.config.seed}-denoiser", self._product_dtype(), latent_pool.PICTURES
             ),
         )
-        latents, codes = pool["latents"], pool["codes"]
         denoiser = torch.compile(model.denoiser) if self.config.compile else model.denoiser
         size = self.config.phases["denoiser"].schedule.batch_size
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_033 + step)
-            picks = torch.randint(len(latents), (size,), generator=generator)
-            return latents[picks].float().to(self.device), codes[picks].long().to(self.device)
+            return latent_pool.pool_batch(pool, size, self.config.seed * 1_000_033 + step, self.device)
 
         def loss(data: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
             code_map = model.image_tokenizer.code_map(data[1])
@@ -293,15 +293,8 @@ class Recipe:
     def _paint_codes(self) -> None:
         tokenizer, seen = self.model.image_tokenizer, []
         for part in range(12):
-            pictures, _, _ = vision_batch(f"{self.config.seed}-colors-{part}", "train", 128)
-            pixels = pixels_from_pictures(pictures).to(self.device)
-            seen.append((tokenizer.encode(self.model.vision_encoder(pixels)), pixels))
+            pixels = pixels_from_pictures(vision_batch(f"{self.config.seed}-colors-{part}", "train", 128)[0])
+            seen.append((tokenizer.encode(self.model.vision_encoder(pixels.to(self.device))), pixels))
         codes, pixels = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        tokenizer.code_color.copy_(color_of_codes(codes, pixels, tokenizer.codebook.shape[0]))
-        self._replace("tokenizer", self._module("tokenizer"))
-
-    def _replace(self, name: str, module: nn.Module) -> None:
-        path: Path = self.config.run / f"{name}.safetensors"
-        temporary = path.with_suffix(".tmp")
-        save_file({key: t.contiguous().cpu() for key, t in module.state_dict().items()}, temporary)
-        temporary.replace(path)
+        tokenizer.code_color.copy_(color_of_codes(codes, pixels.to(self.device), tokenizer.codebook.shape[0]))
+        write_tensors(self.config.run / "tokenizer.safetensors", self._module("tokenizer").state_dict())

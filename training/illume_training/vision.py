@@ -73,8 +73,10 @@ def pixels_from_pictures(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def sample_pictures(rng: Random, split: Split, count: int) -> tuple[list[Scene], list[tuple[int, int, int] | None]]:
-    """Scenes and their masks: one in ten is partly masked, one in six has a random style."""
+def sample_pictures(
+    rng: Random, split: Split, count: int, style_shares: tuple[float, float, float] | None = None
+) -> tuple[list[Scene], list[tuple[int, int, int] | None]]:
+    """Scenes and their masks: one in ten is partly masked, the others have the styles' shares (None: the world's)."""
     scenes: list[Scene] = []
     masks: list[tuple[int, int, int] | None] = []
     for _ in range(count):
@@ -83,7 +85,8 @@ def sample_pictures(rng: Random, split: Split, count: int) -> tuple[list[Scene],
             scenes.append(edit.source)
             masks.append(edit.mask)
         else:
-            scenes.append(sample_scene(rng, split))
+            style = rng.choices(STYLES, style_shares)[0] if style_shares else None
+            scenes.append(sample_scene(rng, split, style=style))
             masks.append(None)
     return scenes, masks
 
