@@ -42,7 +42,7 @@ from illume_training.vision import CellProbe, pixels_from_pictures, probe_loss, 
 
 GENERATION = {
     "describe": {"temperature": 0.0, "max_tokens": 96},
-    "draw": {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
+    "draw": {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "guidance": 1.25, "steps": 10, "diffusion_guidance": 2.5},
     "edit": {"temperature": 0.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
     "reconstruct": {"steps": 10, "diffusion_guidance": 2.5},
 }
