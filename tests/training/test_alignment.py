@@ -10,9 +10,18 @@ import torch
 from torch.nn import functional as F
 
 from illume_export.models import Illume, IllumeConfig
-from illume_training.alignment import AHEAD_WEIGHT, TEXT_WEIGHT, WHAT_WEIGHT, WHERE_WEIGHT, LanguageTrainer, next_marked
+from illume_training.alignment import (
+    AHEAD_WEIGHT,
+    PLACE_WEIGHT,
+    TEXT_WEIGHT,
+    WHAT_WEIGHT,
+    WHERE_WEIGHT,
+    LanguageTrainer,
+    next_marked,
+)
 from illume_training.dialogue import IMAGE, LAYOUT, NO_LOSS, TEXT, Packed
 from illume_training.lessons import Lessons
+from illume_training.looking import PLACED_AT, place_loss
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +29,13 @@ def model() -> Illume:
     torch.manual_seed(2)
     config = IllumeConfig.tiny()
     return Illume(replace(config, language_model=replace(config.language_model, num_layers=1)))
+
+
+def placed(model: Illume, ids: np.ndarray, kinds: np.ndarray) -> torch.Tensor:
+    """Weighted loss of where the codes go; of one layer, all shares of the layers come before it."""
+    embeds = model.language_model.embed(torch.from_numpy(ids))
+    once = place_loss(embeds, torch.from_numpy(kinds), model.adapter.position[0])
+    return PLACE_WEIGHT * len(PLACED_AT) * once
 
 
 def test_which_object_weighs_more_than_that_there_is_one(model):
@@ -39,7 +55,7 @@ def test_which_object_weighs_more_than_that_there_is_one(model):
     every = sum(F.cross_entropy(logit, torch.tensor(code)) for logit, code in zip(logits, codes, strict=True))
     which = sum(F.cross_entropy(logits[i][10:20], torch.tensor(codes[i] - 10)) for i in (1, 3))
     text = F.cross_entropy(model.language_model.logits(hidden[4], *model.config.text_segment), torch.tensor(7))
-    expected = (TEXT_WEIGHT * text + every + (WHAT_WEIGHT - 1.0) * which) / 10.0
+    expected = (TEXT_WEIGHT * text + every + (WHAT_WEIGHT - 1.0) * which + placed(model, ids, kinds)) / 10.0
     torch.testing.assert_close(loss, expected)
     assert figures["picture_nll"] == pytest.approx(16.0 * every.item(), rel=1e-5)
 
@@ -47,11 +63,11 @@ def test_which_object_weighs_more_than_that_there_is_one(model):
 def test_without_objects_all_codes_weigh_alike(model):
     start, _ = model.config.level0_segment
     ids = np.array([[5, start + 1, start + 2]], np.int64)
-    lessons = Lessons(
-        (Packed(ids, np.full_like(ids, -1), np.array([[NO_LOSS, IMAGE, IMAGE]])),), torch.zeros(1, 64, 192)
-    )
+    kinds = np.array([[NO_LOSS, IMAGE, IMAGE]])
+    lessons = Lessons((Packed(ids, np.full_like(ids, -1), kinds),), torch.zeros(1, 64, 192))
     loss, figures = LanguageTrainer(model).loss(lessons)
-    assert loss.item() * 10.0 * 32.0 == pytest.approx(figures["picture_nll"], rel=1e-5)
+    of_codes = loss.item() * 10.0 - placed(model, ids, kinds).item()
+    assert of_codes * 32.0 == pytest.approx(figures["picture_nll"], rel=1e-5)
 
 
 def test_a_free_layout_learns_beside_the_codes_whether_an_object_is_here_and_which_comes_next(model):
@@ -68,7 +84,7 @@ def test_a_free_layout_learns_beside_the_codes_whether_an_object_is_here_and_whi
 
     loss, _ = LanguageTrainer(model, depicting).loss(lessons)
 
-    expected = torch.zeros(())
+    expected = placed(model, ids, kinds)
     for row in range(2):
         hidden = model.language_model(model.language_model.embed(torch.from_numpy(ids[row : row + 1])))[0]
         for cell, code in enumerate(codes[row]):

@@ -41,8 +41,8 @@ class LanguageTrainer(nn.Module):
         self.language_model = model.language_model
         self.asked = asked
         num_layers = len(model.language_model.model.layers)
-        self._carried_by = round(CARRIED_BY * num_layers)
-        self._placed_at = [round(share * num_layers) for share in PLACED_AT]
+        self._carried_by = int(CARRIED_BY * num_layers)
+        self._placed_at = [int(share * num_layers) for share in PLACED_AT]
         states = model.language_model.states
         self._states = torch.compile(states, dynamic=True) if compiled else states
 

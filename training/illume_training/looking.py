@@ -126,13 +126,14 @@ def looking_loss(model: LanguageModel, states: Sequence[Tensor], looks: Sequence
     loss = torch.zeros((), device=device)
     cos, sin = (table[:num].expand(num_rows, num, -1) for table in (model.cos, model.sin))
     for share in sorted({share for share, _ in _HEADS.values()}):
-        index = round(share * len(model.model.layers))
+        index = int(share * len(model.model.layers))
         layer = model.model.layers[index]
         assert isinstance(layer, DecoderLayer)
         attention = layer.self_attn
         q, k, _ = attention.project(layer.input_layernorm(states[index]))
         queries, keys = rotate(q, cos, sin), rotate(k, cos, sin)  # [B, heads, T, E]
-        for kind, (_, head) in ((kind, at) for kind, at in _HEADS.items() if at[0] == share):
+        for kind, (_, number) in ((kind, at) for kind, at in _HEADS.items() if at[0] == share):
+            head = number % attention.num_heads  # a small model has fewer, and they serve several kinds
             asked = [(row, look) for row, look in looks if look.kind == kind]
             if not asked:
                 continue
