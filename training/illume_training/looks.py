@@ -7,14 +7,12 @@ end, so that a head can tell the two apart.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from itertools import chain
 
 from illume_training.dialogue import NAMED, NEXT, RELATED, WHERE, Look, Sequence, Writer
 from illume_training.world import Caption, Edit, Scene, SceneObject
 from illume_training.world.palette import GRID, SHAPES
-from illume_training.world.wording import plural, region_words
-
-_RELATIONS: Final = ("left", "right", "above", "over", "below", "under")
+from illume_training.world.wording import RELATION_WORDS, plural, region_words
 
 
 def cell_of(o: SceneObject) -> int:
@@ -62,11 +60,12 @@ def _is_in_line(cell: int, first: SceneObject, word: str) -> bool:
 def _relating_words(writer: Writer, ids: list[int], mentions: list[int]) -> tuple[int, ...]:
     """Places of the tokens of the one word between the first two mentions that relates them."""
     between = range(mentions[0] + 1, mentions[1])
-    for pieces in (writer.text(word) for word in _RELATIONS):
+    words = tuple(chain(*RELATION_WORDS.values()))
+    for pieces in map(writer.text, words):
         for first in between:
             if ids[first : first + len(pieces)] == pieces:
                 return tuple(range(first, first + len(pieces)))
-    raise ValueError(f"no word of {', '.join(_RELATIONS)} between the first two names of {ids}")
+    raise ValueError(f"no word of {', '.join(words)} between the first two names of {ids}")
 
 
 def looks_of_edit(writer: Writer, sequence: Sequence, first_cell: int, edit: Edit) -> Iterable[Look]:

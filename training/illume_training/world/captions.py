@@ -15,6 +15,7 @@ from illume_training.world.scene import Background, Scene, SceneObject
 from illume_training.world.wording import (
     NUMBERS,
     OPPOSITES,
+    RELATION_WORDS,
     SIZE_WORDS,
     background_words,
     plural,
@@ -127,7 +128,7 @@ def _phrase(group: Group, rng: Random) -> str:
 def _relation_words(word: str, rng: Random) -> str:
     if word in ("left", "right"):
         return rng.choice((f"to the {word} of", f"{word} of"))
-    return rng.choice({"above": ("above", "over"), "below": ("below", "under")}[word])
+    return rng.choice(RELATION_WORDS[word])
 
 
 def _on(background: Background, rng: Random) -> str:

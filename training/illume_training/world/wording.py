@@ -9,6 +9,12 @@ from illume_training.world.scene import Background, SceneObject
 
 NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six")
 SIZE_WORDS: Final = {"small": ("small", "little", "tiny"), "medium": ("medium",), "large": ("large", "big")}
+RELATION_WORDS: Final = {
+    "left": ("left",),
+    "right": ("right",),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
 OPPOSITES: Final = {"left": "right", "right": "left", "above": "below", "below": "above"}
 _MARGIN: Final = 20  # pixels by which two centres must differ to be called left or above
 
