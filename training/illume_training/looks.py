@@ -11,7 +11,7 @@ from itertools import chain
 
 from illume_training.dialogue import NAMED, NEXT, RELATED, WHERE, Look, Sequence, Writer
 from illume_training.world import Caption, Edit, Scene, SceneObject
-from illume_training.world.palette import GRID, SHAPES
+from illume_training.world.palette import GRID, INNER, SHAPES
 from illume_training.world.wording import RELATION_WORDS, plural, region_words
 
 
@@ -36,13 +36,13 @@ def looks_of_drawing(
     for cell in range(writer.config.num_patches):
         place = writer.place(sequence, cell) - 1
         coming = [o for o in scene.objects if cell_of(o) >= cell]
-        groups = [next(i for i, group in enumerate(caption.groups) if o in group) for o in coming]
-        yield Look(NEXT, place, (mentions[groups[0]] if coming else none,))
+        named = next(i for i, group in enumerate(caption.groups) if coming[0] in group) if coming else None
+        yield Look(NEXT, place, (none if named is None else mentions[named],))
         for relation in caption.relations:  # between the first two, one object each
             pair = {relation.first, relation.second}
             words: tuple[int, ...] = (none,)
             other = none
-            if coming and groups[0] in pair:
+            if named in pair:
                 words = relating
                 drawn = [o for o in scene.objects if cell_of(o) < cell and any(o in caption.groups[i] for i in pair)]
                 if drawn and _is_in_line(cell, drawn[0], relation.word):
@@ -92,5 +92,5 @@ def looks_of_edit(writer: Writer, sequence: Sequence, first_cell: int, edit: Edi
         words = (said(o.shape), *(said(word) for word in region.split()))
         for cell in range(writer.config.num_patches):
             row, column = divmod(cell, GRID)
-            inside = 0 < row < GRID - 1 and 0 < column < GRID - 1 and region_words(row, column) == region
+            inside = row in INNER and column in INNER and region_words(row, column) == region
             yield Look(WHERE, writer.place(sequence, cell) - 1, words if inside and cell <= cell_of(o) else (begin,))
