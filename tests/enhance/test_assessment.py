@@ -69,18 +69,36 @@ def test_a_failed_write_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_words_say_the_verdict_first_and_only_what_has_a_score():
+def test_words_say_what_is_seen_before_each_verdict_and_only_what_has_a_score():
     text = text_from_assessment(ONE)
-    assert text == "no: wrong count. object yes: star. count no: one star. color yes: red star"
+    assert text == "object star: yes. count one star: no. color red star: yes. picture no: wrong count"
     said = said_in_text(text)
-    assert said.analysis == "wrong count"
-    assert {name: (text[place:].split(":")[0], why) for name, (place, why) in said.dimensions.items()} == {
+    assert (said.analysis, text[said.place :]) == ("wrong count", "no: wrong count")
+    assert {name: (text[place:].split(".")[0], why) for name, (place, why) in said.dimensions.items()} == {
         "object": ("yes", "star"),
         "count": ("no", "one star"),
         "color": ("yes", "red star"),
     }
 
 
-@pytest.mark.parametrize("text", ["", "maybe: a", "yes", "yes: a. size yes: b", "yes: a. count yes: b. object yes: c"])
+def test_an_analysis_may_hold_a_verdict_of_its_own():
+    """As that of the judge by questions does."""
+    one = assessment("1-0", "a star", "questions", {"object": (0.0, "how many stars are there: no")}, 0.0, "0 of 1: no")
+    said = said_in_text(text_from_assessment(one))
+    assert (said.dimensions["object"][1], said.analysis) == ("how many stars are there: no", "0 of 1: no")
+
+
+OTHER_WORDS = [
+    "",
+    "maybe: a",
+    "picture yes",
+    "size b: yes. picture yes: a",
+    "count b: yes. object c: yes. picture yes: a",
+    "object c: yes",
+    " picture yes: a",
+]
+
+
+@pytest.mark.parametrize("text", OTHER_WORDS)
 def test_other_words_are_no_assessment(text):
     assert said_in_text(text) is None

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from illume_runtime.enhance import best_of as module
+from illume_runtime.enhance.assessment import assessment
 from illume_runtime.enhance.best_of import BestOf
 from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.pipeline import ImageSampling, Pipeline
@@ -46,8 +47,12 @@ def test_only_the_best_becomes_pixels(pipeline, monkeypatch):
 def scripted(monkeypatch, rounds):
     """Scores of the candidates, round by round."""
     left = iter(rounds)
-    monkeypatch.setattr(module, "own_scores", lambda model, pictures, **more: next(left))
-    return left
+
+    def own_assessments(model, pictures, **more):
+        scores = zip(pictures, next(left), strict=True)
+        return [assessment(one.id, one.prompt, "model", {}, score, "scripted") for one, score in scores]
+
+    monkeypatch.setattr(module, "own_assessments", own_assessments)
 
 
 def test_candidates_are_drawn_again_until_one_reaches_the_score(pipeline, monkeypatch):

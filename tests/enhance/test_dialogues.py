@@ -36,7 +36,7 @@ def test_good_pictures_are_assessed_and_bad_ones_corrected(built):
     assert [one.kind for one in found] == ["assess", "correct"] * 3 + ["correct"] * 2
     assert [one.tokens for one in found] == [sample.tokens for sample in samples]
     assert found[1].corrected_tokens == samples[0].tokens  # the good picture of the same prompt
-    assert found[0].answer == "yes: all is there. object yes: moon"
+    assert found[0].answer == "object moon: yes. picture yes: all is there"
     assert [one.corrected_picture for one in found[6:]] == ["000004-0.png", "000004-1.png"]  # none was good
     assert {path.name for path in folder.iterdir()} == {"dialogues.jsonl", "000004-0.png", "000004-1.png"}
 

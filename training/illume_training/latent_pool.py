@@ -15,7 +15,7 @@ from illume_training.vision import pixels_from_pictures, sample_pictures
 from illume_training.world import render
 
 PICTURES = 20480
-STYLE_SHARES = (0.6, 0.25, 0.15)  # in the order of STYLES
+STYLE_SHARES = (0.5, 0.3, 0.2)  # in the order of STYLES
 _BATCH = 64
 
 

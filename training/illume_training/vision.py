@@ -57,8 +57,6 @@ def cell_labels(scene: Scene, mask: tuple[int, int, int] | None) -> tuple[NDArra
         color = -100 if scene.style == "sepia" else _COLORS[o.color]
         labels[o.row, o.column, :3] = 1 + SHAPES.index(o.shape), color, _SIZES[o.size]
         offsets[o.row, o.column] = o.dx / JITTER, o.dy / JITTER
-    if scene.style == "sepia":
-        labels[..., 4] = -100
     if mask is not None:
         left, top, side = mask
         centres = np.arange(GRID) * CELL + CELL // 2

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_runtime.describing import answers_or_picture
-from illume_runtime.enhance.assessment import QUESTION, Assessment, assessment, said_in_text
+from illume_runtime.enhance.assessment import GOOD, QUESTION, Assessment, assessment, said_in_text
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH
@@ -27,7 +27,7 @@ UNREADABLE = "the model gives no assessment that can be read"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer; `yes` [tokens, 2] is, before each token, the share of yes against no: as a first word, and later."""
+    """An answer; `yes` [tokens] is, before each of its tokens, the share of yes against no."""
 
     answer: Answer
     yes: NDArray[np.float64]
@@ -60,11 +60,11 @@ def told(
     longest = max(map(len, rows))
     check_context(longest, max_tokens, model.bundle.model.max_context, "the answer")
     start = model.bundle.vocabulary.segment("text").start
-    pairs = [[i - start for i in pair] for pair in _yes_and_no(model.tokenizer)]
+    pair = [i - start for i in _yes_and_no(model.tokenizer)]
     shares: list[NDArray[np.float64]] = []
 
     def watch(logits: NDArray[np.float32]) -> None:
-        picked = logits[:, pairs].astype(np.float64)  # [B, 2, 2]
+        picked = logits[:, pair].astype(np.float64)  # [B, 2]
         shares.append(1.0 / (1.0 + np.exp(np.clip(picked[..., 1] - picked[..., 0], -700, 700))))
 
     sampling = with_defaults(TextSampling(temperature=0.0, max_tokens=max_tokens), {}, "assess")
@@ -74,19 +74,13 @@ def told(
     return [Told(answer, one) for answer, one in zip(answers, steps, strict=True)]
 
 
-def own_scores(
-    model: Model, pictures: Sequence[Drawn], *, size: str | None = None, cancel: Cancel | None = None
-) -> list[float]:
-    """The share of yes in the verdict on each picture: a prefill, and no token."""
-    questions = [QUESTION] * len(pictures)
-    answers = told(model, pictures, questions, size=size, max_tokens=1, cancel=cancel)
-    return [float(one.yes[0, 0]) for one in answers]
-
-
 def own_assessments(
     model: Model, pictures: Sequence[Drawn], *, size: str | None = None, cancel: Cancel | None = None
 ) -> list[Assessment]:
-    """What the model says of each picture; a score is the share of yes where it says yes or no."""
+    """What the model says of each picture; a score is the share of yes where it says yes or no.
+
+    An answer that cannot be read is never good, whatever its last word is like.
+    """
     limit = int(model.bundle.generation.get("assess", {}).get("max_tokens", MAX_ANSWER))
     found = []
     for first in range(0, len(pictures), MAX_DRAW_BATCH):
@@ -108,16 +102,17 @@ def answers_about_drawn(model: Model, pictures: Sequence[Drawn], questions: Sequ
 
 
 def _assessment(tokenizer: TextTokenizer, picture: Drawn, one: Told) -> Assessment:
-    score, said = float(one.yes[0, 0]), said_in_text(one.answer.text)
+    ids, said = one.answer.token_ids, said_in_text(one.answer.text)
     if said is None:
+        score = 0.99 * GOOD * float(one.yes[max(len(ids) - 1, 0)])
         return assessment(picture.id, picture.prompt, "model", {}, score, UNREADABLE)
-    ids = one.answer.token_ids
     lengths = [len(tokenizer.decode(ids[: k + 1])) for k in range(len(ids))]
-    dimensions = {}
-    for name, (place, analysis) in said.dimensions.items():
-        step = next(k for k, length in enumerate(lengths) if length > place)
-        dimensions[name] = float(one.yes[step, 1]), analysis
-    return assessment(picture.id, picture.prompt, "model", dimensions, score, said.analysis)
+
+    def score_at(place: int) -> float:
+        return float(one.yes[next(k for k, length in enumerate(lengths) if length > place)])
+
+    dimensions = {name: (score_at(place), analysis) for name, (place, analysis) in said.dimensions.items()}
+    return assessment(picture.id, picture.prompt, "model", dimensions, score_at(said.place), said.analysis)
 
 
 def _answer_ids(schedule: Schedule, picture: Drawn) -> tuple[int, ...]:
@@ -128,10 +123,7 @@ def _answer_ids(schedule: Schedule, picture: Drawn) -> tuple[int, ...]:
     return (*schedule.tag, *picture.tokens)
 
 
-def _yes_and_no(tokenizer: TextTokenizer) -> list[tuple[int, int]]:
-    """The tokens in which yes and no first differ, at the beginning of an answer and within it."""
-    pairs = []
-    for before in ("", "object "):
-        yes, no = tokenizer.encode(f"{before}yes"), tokenizer.encode(f"{before}no")
-        pairs.append(next((a, b) for a, b in zip(yes, no, strict=False) if a != b))
-    return pairs
+def _yes_and_no(tokenizer: TextTokenizer) -> tuple[int, int]:
+    """The tokens in which yes and no first differ within an answer."""
+    yes, no = tokenizer.encode("picture yes"), tokenizer.encode("picture no")
+    return next((a, b) for a, b in zip(yes, no, strict=False) if a != b)

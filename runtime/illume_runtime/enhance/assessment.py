@@ -133,37 +133,44 @@ def assessment_from_json(text: str) -> Assessment:
     return value_from_json(Assessment, data, "")
 
 
+_WHOLE: Final = "picture"
+_SAID: Final = re.compile(
+    "".join(rf"(?:{name} (?P<{name}_why>[^.]+): (?P<{name}>yes|no)\. )?" for name in DIMENSIONS)
+    + rf"{_WHOLE} (?P<{_WHOLE}>yes|no): (?P<{_WHOLE}_why>[^.]+)"
+)
+
+
 def text_from_assessment(one: Assessment) -> str:
-    """`no: a star is missing. object no: no star. count yes: two circles`: verdict, then what the prompt speaks of."""
-    parts = [f"{'yes' if one.overall.verdict == 'good' else 'no'}: {one.overall.analysis}"]
+    """`object star: yes. count one star: no. picture no: wrong count`: what is seen, whether it is as asked, in all.
+
+    What is seen comes before each verdict and the dimensions before the whole, so that a model can read what it has
+    said. Dimensions of which the prompt says nothing are left out.
+    """
+    parts = []
     for name in DIMENSIONS:
         dimension = one.dimension(name)
         if dimension.score is not None:
-            parts.append(f"{name} {'yes' if dimension.score >= GOOD else 'no'}: {dimension.analysis}")
-    return ". ".join(parts)
-
-
-_SAID = re.compile(
-    r"(yes|no): ([^.]+)"
-    + "".join(rf"(?:\. (?P<{name}>{name} (?:yes|no)): (?P<{name}_why>[^.]+))?" for name in DIMENSIONS)
-)
+            parts.append(f"{name} {dimension.analysis}: {'yes' if dimension.score >= GOOD else 'no'}")
+    verdict = "yes" if one.overall.verdict == "good" else "no"
+    return ". ".join([*parts, f"{_WHOLE} {verdict}: {one.overall.analysis}"])
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an answer claims: the analyses, and where in the text the words yes and no of the dimensions begin."""
+    """What an answer claims: the analyses, and where in the text the words yes and no of each verdict begin."""
 
+    place: int  # of the verdict on the whole picture
     analysis: str
     dimensions: dict[str, tuple[int, str]]
 
 
 def said_in_text(text: str) -> Said | None:
     """The reverse of `text_from_assessment`, but for the scores; None for another text."""
-    found = _SAID.fullmatch(text.strip())
+    found = _SAID.fullmatch(text)
     if found is None or text != text.strip():
         return None
-    dimensions = {name: (found.start(name) + len(name) + 1, found[f"{name}_why"]) for name in DIMENSIONS if found[name]}
-    return Said(found[2], dimensions)
+    dimensions = {name: (found.start(name), found[f"{name}_why"]) for name in DIMENSIONS if found[name]}
+    return Said(found.start(_WHOLE), found[f"{_WHOLE}_why"], dimensions)
 
 
 def _check_score(score: float | None) -> None:

@@ -1,7 +1,7 @@
 """The best of several pictures by the model's own judgement.
 
-All candidates' tokens are drawn as one batch and re-enter as one batch with the question behind them: their verdicts
-cost a prefill. Only the best one becomes pixels, and only of it the model says what it sees.
+All candidates' tokens are drawn as one batch and re-enter as one batch with the question behind them: the model says of
+each what it sees and whether it is right. Only the best one becomes pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from illume_runtime.detokenizing import pixels_of_codes
 from illume_runtime.drawing import draw_codes
-from illume_runtime.enhance.asking import is_taught, own_assessments, own_scores
+from illume_runtime.enhance.asking import is_taught, own_assessments
 from illume_runtime.enhance.assessment import Assessment
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import QualityError, UsageError
@@ -75,13 +75,14 @@ def best_picture(
     schedule = model.schedule_of(size)
     request = PictureRequest(prompt, model.writer.draw(prompt, schedule.tag), schedule)
     codes: list[Codes] = []
-    scores: list[float] = []
+    found: list[Assessment] = []
     for first in range(0, best_of.candidates * best_of.rounds, best_of.candidates):
         numbers = range(first, first + best_of.candidates)
         codes += _codes(model, request, numbers, sampling, on_progress, cancel)
         with model.tracer.span("assess"):
             pictures = [_drawn(request, codes[i], i) for i in numbers]
-            scores += own_scores(model, pictures, size=size, cancel=cancel)
+            found += own_assessments(model, pictures, size=size, cancel=cancel)
+        scores = [one.overall.score for one in found]
         if max(scores) >= best_of.redraw_below:
             break
     best = scores.index(max(scores))
@@ -94,9 +95,7 @@ def best_picture(
         model.stages, schedule, [codes[best]], [best], sampling, on_progress=on_progress, cancel=cancel
     )
     picture = Picture(image_from_pixels(pixels[0]), codes[best], prompt, sampling.seed, best)
-    with model.tracer.span("assess"):
-        (assessment,) = own_assessments(model, [_drawn(request, codes[best], best)], size=size, cancel=cancel)
-    return BestPicture(picture, assessment, tuple(scores))
+    return BestPicture(picture, found[best], tuple(scores))
 
 
 def _codes(

@@ -11,7 +11,7 @@ from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_file
 from illume_training.enhancement.reading import caption_from_text
 from illume_training.evaluation.checker import SeenPicture
-from illume_training.evaluation.judging import caption_checks
+from illume_training.evaluation.judging import caption_checks, relation_seen
 from illume_training.evaluation.tasks import seen_in
 from illume_training.world import Caption
 from illume_training.world.wording import NUMBERS, background_words, plural
@@ -46,12 +46,10 @@ def caption_of_prompt(picture: Drawn) -> Caption:
 
 
 def assessment_of(seen: SeenPicture, caption: Caption, identifier: str) -> Assessment:
-    """The assessment of what the checker sees."""
+    """The assessment of what the checker sees; its analyses say what that is, its scores whether it is as asked."""
     checks = caption_checks(seen, caption)
     words = {"object": _objects, "count": _counts, "color": _colors, "spatial": _places}
-    dimensions = {
-        name: (float(checks[name]), say(seen, caption, checks[name])) for name, say in words.items() if name in checks
-    }
+    dimensions = {name: (float(checks[name]), say(seen, caption)) for name, say in words.items() if name in checks}
     right = checks["all"]
     return assessment(identifier, caption.text, "checker", dimensions, float(right), _whole(seen, caption, checks))
 
@@ -67,43 +65,37 @@ def _whole(seen: SeenPicture, caption: Caption, checks: dict[str, bool]) -> str:
     return f"wrong {' and '.join(wrong)}"
 
 
-def _objects(seen: SeenPicture, caption: Caption, right: bool) -> str:
-    asked, shown = {g.shape for g in caption.groups}, {o.shape for o in seen.objects}
-    if right:
-        return " and ".join(sorted(asked))
-    missing = [f"no {shape}" for shape in sorted(asked - shown)]
-    stray = [f"a stray {shape}" for shape in sorted(shown - asked)]
-    return " and ".join([*missing, *stray])
+def _objects(seen: SeenPicture, caption: Caption) -> str:
+    return " and ".join(_shapes(seen, caption)) or "nothing"
 
 
-def _counts(seen: SeenPicture, caption: Caption, right: bool) -> str:
-    asked: Counter[str] = Counter()
-    for group in caption.groups:
-        asked[group.shape] += group.count
+def _counts(seen: SeenPicture, caption: Caption) -> str:
     shown = Counter(o.shape for o in seen.objects)
-    if right:
-        return " and ".join(_number(asked[shape], shape) for shape in sorted(asked))
-    return " and ".join(
-        _number(shown[shape], shape) for shape in sorted({*asked, *shown}) if asked[shape] != shown[shape]
-    )
+    return " and ".join(_number(shown[shape], shape) for shape in _shapes(seen, caption)) or "nothing"
 
 
-def _colors(seen: SeenPicture, caption: Caption, right: bool) -> str:
-    shapes = sorted({g.shape for g in caption.groups})
-    asked = {shape: {g.color for g in caption.groups if g.shape == shape} for shape in shapes}
-    shown = {shape: {o.color for o in seen.objects if o.shape == shape} for shape in shapes}
+def _colors(seen: SeenPicture, caption: Caption) -> str:
     parts = []
-    for shape in shapes:
-        if right or asked[shape] != shown[shape]:
-            colors = sorted(color for color in shown[shape] if color)
-            parts.append(f"{' and '.join(colors)} {shape}" if colors else f"no {shape}")
+    for shape in dict.fromkeys(g.shape for g in caption.groups):
+        colors = dict.fromkeys(o.color for o in seen.objects if o.shape == shape and o.color)
+        parts.append(f"{' and '.join(colors)} {shape}" if colors else f"no {shape}")
     return " and ".join(parts)
 
 
-def _places(seen: SeenPicture, caption: Caption, right: bool) -> str:
+def _places(seen: SeenPicture, caption: Caption) -> str:
     relation = caption.relations[0]
     first, second = caption.groups[relation.first].shape, caption.groups[relation.second].shape
-    return f"{first} {'' if right else 'not '}{relation.word} of {second}"
+    word = relation_seen(relation, caption.groups, seen.objects)
+    if word is None:
+        return f"{first} and {second} in no line"
+    return f"{first} {word} of {second}" if word in ("left", "right") else f"{first} {word} {second}"
+
+
+def _shapes(seen: SeenPicture, caption: Caption) -> list[str]:
+    """The shapes in the picture, once each: in the order of the prompt, then those that it does not name."""
+    shown = [o.shape for o in seen.objects]
+    asked = [g.shape for g in caption.groups if g.shape in shown]
+    return list(dict.fromkeys([*asked, *sorted(shown)]))
 
 
 def _number(count: int, shape: str) -> str:

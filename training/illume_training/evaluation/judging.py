@@ -69,7 +69,7 @@ def caption_checks(seen: SeenPicture, caption: Caption) -> dict[str, bool]:
             for g in groups
         )
     if caption.relations:
-        checks["spatial"] = all(_holds(r, groups, objects) for r in caption.relations)
+        checks["spatial"] = all(relation_seen(r, groups, objects) == r.word for r in caption.relations)
     if any(g.size for g in groups):
         checks["size"] = all(
             {o.size for o in objects if o.shape == g.shape} == {h.size for h in groups if h.shape == g.shape}
@@ -138,12 +138,16 @@ def _kind_said(o: SeenObject, groups: Sequence[Group]) -> tuple[str, str | None,
     return o.shape, o.color if says_color else None, o.size if says_size else None
 
 
-def _holds(relation: Relation, groups: Sequence[Group], objects: Sequence[SeenObject]) -> bool:
+def relation_seen(relation: Relation, groups: Sequence[Group], objects: Sequence[SeenObject]) -> str | None:
+    """How the first lies to the second, as the relation's word has it if it can; None: in no way, or one is missing."""
     first, second = (
         [o for o in objects if _kind_said(o, groups) == (g.shape, g.color, g.size)]
         for g in (groups[relation.first], groups[relation.second])
     )
-    return bool(first and second) and all(_lies(a, relation.word, b) for a in first for b in second)
+    if not first or not second:
+        return None
+    words = (relation.word, "left", "right", "above", "below")
+    return next((word for word in words if all(_lies(a, word, b) for a in first for b in second)), None)
 
 
 def _lies(a: SeenObject, word: str, b: SeenObject) -> bool:
