@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from illume_runtime.errors import EngineError, UsageError
 from illume_runtime.images import (
@@ -19,6 +20,7 @@ from illume_runtime.images import (
     open_image,
     pixels_from_image,
     unfit,
+    write_png,
 )
 from illume_runtime.limits import MAX_PIXELS
 from illume_runtime.manifest import Preprocessing
@@ -287,3 +289,15 @@ def test_pixels_that_are_no_picture_are_refused():
         image_from_pixels(np.full((3, 2, 2), np.nan, np.float32))
     with pytest.raises(ValueError, match=r"have the shape \[1, 2, 2\], expected \[3, Y, X\]"):
         image_from_pixels(np.zeros((1, 2, 2), np.float32))
+
+
+def test_a_written_picture_is_read_back_with_its_text():
+    rng = np.random.default_rng(4)
+    picture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8))
+    text = PngInfo()
+    text.add_itxt("illume", "{}")
+    file = io.BytesIO()
+    write_png(picture, file, text=text)
+    with Image.open(file) as back:
+        assert (back.format, back.text) == ("PNG", {"illume": "{}"})
+        assert np.array_equal(np.asarray(back), np.asarray(picture))

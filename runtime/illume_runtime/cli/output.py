@@ -80,6 +80,7 @@ def write_picture(path: Path, picture: Picture, about: dict[str, Any]) -> dict[s
     from PIL.PngImagePlugin import PngInfo
 
     from illume_runtime.files import atomic_write
+    from illume_runtime.images import write_png
 
     facts = {
         **about,
@@ -91,7 +92,7 @@ def write_picture(path: Path, picture: Picture, about: dict[str, Any]) -> dict[s
     text = PngInfo()
     text.add_itxt(PNG_KEY, json.dumps(facts))
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        picture.image.save(file, format="PNG", pnginfo=text)
+        write_png(picture.image, file, text=text)
     return {"file": str(path), **facts}
 
 

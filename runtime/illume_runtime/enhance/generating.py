@@ -21,6 +21,7 @@ from illume_runtime.enhance.corpus import (
     corpus_to_write,
 )
 from illume_runtime.enhance.prompt_file import PromptLine
+from illume_runtime.images import write_png
 from illume_runtime.prompting import check_context
 from illume_runtime.prompts import PromptWriter
 from illume_runtime.sampling import ImageSampling
@@ -110,7 +111,7 @@ def files_of_batch(pipeline: Pipeline, batch: Batch, sampling: ImageSampling) ->
         sample = Sample(identifier, picture.prompt, picture.seed, picture.request, tokens, name)
         lines.append(json.dumps(json_from_value(sample)) + "\n")
         content = io.BytesIO()
-        picture.image.save(content, "PNG")
+        write_png(picture.image, content)
         files[name] = content.getvalue()
     return {SAMPLES_NAME: "".join(lines).encode(), **files}
 

@@ -35,13 +35,14 @@ def request_of(
     max_tokens: int | None = None,
 ) -> Callable[[], None]:
     """A function that makes one request of a kind, up to the PNG where it draws; what is None is the bundle's own."""
+    from illume_runtime.images import write_png
     from illume_runtime.pipeline import ImageSampling, TextSampling
 
     drawing, answering = ImageSampling(quality=quality), TextSampling(max_tokens=max_tokens)
 
     def png_of(picture: Image) -> None:
         with tracer.span("png"):
-            picture.save(BytesIO(), format="PNG")
+            write_png(picture, BytesIO())
 
     def describe() -> None:
         pipeline.describe(image, sampling=answering)
