@@ -24,8 +24,9 @@ from illume_runtime.files import atomic_write
 from illume_training.world import caption_of, sample_scene
 
 CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "illume-tiny.toml"
-SIDES = {"without": {}, "with": {"assess": 6, "correct": 4}}  # more lessons in each batch of stage 3
-GOING_ON = {"learning_rate": 2e-4, "muon_rate": 2e-3}  # from trained weights: higher ones undo first what was learnt
+KNOWN = {"draw": 7, "ask": 4, "edit": 7, "reconstruct": 1}  # lessons of each batch, half of what is usual: a reminder
+SIDES = {"without": {}, "with": {"assess": 8, "correct": 4}}  # more lessons
+GOING_ON = {"learning_rate": 3e-4, "muon_rate": 3e-3}  # from trained weights: higher ones undo first what was learnt
 
 
 def prompts(count: int) -> str:
@@ -39,7 +40,7 @@ def config_text(seed: int, side: str, steps: int, corpus: Path, run: Path) -> st
     config = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
     config |= {"seed": seed, "run": str(run / "run"), "output": str(run / "checkpoint")}
     stage = config["phases"]["stage3"]
-    stage |= {"steps": steps, **GOING_ON, "mixture": stage["mixture"] | SIDES[side]}
+    stage |= {"steps": steps, **GOING_ON, "mixture": KNOWN | SIDES[side]}
     if SIDES[side]:
         stage["corpus"] = str(corpus)
     phases = config.pop("phases")
@@ -97,9 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where all of it goes; gone on with if begun")
     parser.add_argument("--from", type=Path, required=True, dest="start", metavar="CHECKPOINT", help="trained weights")
     parser.add_argument("--bundle", type=Path, required=True, metavar="BUNDLE", help="the same, exported")
-    parser.add_argument("--prompts", type=int, default=1600, metavar="N", help="prompts of the corpus (1600)")
+    parser.add_argument("--prompts", type=int, default=1500, metavar="N", help="prompts of the corpus (1500)")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the corpus (1.0)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="of each training (400)")
+    parser.add_argument("--steps", type=int, default=500, metavar="N", help="of each training (500)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="S", help="(1 2 3)")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="trainings at once (2)")
     parser.add_argument("--threads", type=int, default=1, metavar="T", help="threads of each (1)")
