@@ -2,8 +2,8 @@
 
     python -m benchmarks.enhance --before A.bundle --after B.bundle --after C.bundle
 
-Several bundles of one side are seeds: mean, and lowest to highest. `--quick` shows that all of it runs, on a few cases,
-and writes nothing.
+Several bundles of one side are seeds: mean, and lowest to highest. What was measured of a bundle is kept beside it, so
+that a run that was stopped goes on. `--quick` shows that all of it runs, on a few cases, and writes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -168,6 +169,20 @@ def page_with(text: str, new: str) -> str:
     return f"{head}{BEGIN}\n{new}\n{END}{tail}"
 
 
+def kept_figures(bundle: Path, num_cases: int, threads: int | None) -> Figures:
+    """As `figures_of`, from the file beside the bundle if it is of this bundle and so many cases."""
+    file = bundle.with_name(f"{bundle.name}.figures.json")
+    key = {"bundle": sha256((bundle / "bundle.json").read_bytes()).hexdigest(), "cases": num_cases}
+    if file.exists():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return dict(kept["figures"])
+    figures = figures_of(bundle, num_cases, threads)
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps({"key": key, "figures": figures}), encoding="utf-8")
+    return figures
+
+
 def figures_of(bundle: Path, num_cases: int, threads: int | None) -> Figures:
     """All figures of one bundle; the best of several only where the model learnt to assess."""
     rngs = [Random(f"enhance-{i}") for i in range(num_cases)]
@@ -190,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="four cases, and nothing is written")
     args = parser.parse_args(arguments)
     num_cases = 4 if args.quick else args.cases
-    before, after = ([figures_of(one, num_cases, args.threads) for one in some] for some in (args.before, args.after))
+    measure = figures_of if args.quick else kept_figures
+    before, after = ([measure(one, num_cases, args.threads) for one in some] for some in (args.before, args.after))
     rngs = [Random(f"corpus-{i}") for i in range(num_cases)]
     captions = [caption_of(sample_scene(rng, "train"), rng) for rng in rngs]
     throughput = throughput_figures(args.before[0], captions, 1 if args.quick else 8)

@@ -38,3 +38,16 @@ def test_seeds_are_a_mean_and_a_range():
     page = enhance.section([{"draw: all": 0.1}, {"draw: all": 0.3}], [{"draw: all": 0.4, "best of 1: ms": 90.4}], {}, 4)
     assert "| draw: all | 0.200 (0.100 to 0.300) | 0.400 |" in page
     assert "| best of 1: ms |  | 90 |" in page
+
+
+def test_what_was_measured_of_a_bundle_is_kept_until_it_changes(tmp_path, monkeypatch):
+    bundle, measured = tmp_path / "a.bundle", []
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    monkeypatch.setattr(enhance, "figures_of", lambda *words: measured.append(words) or {"draw: all": 0.5})
+    assert [enhance.kept_figures(bundle, 4, None) for _ in range(2)] == [{"draw: all": 0.5}] * 2
+    assert len(measured) == 1
+    enhance.kept_figures(bundle, 5, None)
+    (bundle / "bundle.json").write_text("{ }")
+    enhance.kept_figures(bundle, 5, None)
+    assert len(measured) == 3
