@@ -28,8 +28,12 @@ $(VENV)/.engines: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[tensorrt-rtx]'
 	touch $@
 
-nightly: $(READY)  ## the slow sweeps too
+nightly: $(VENV)/.ray  ## the slow sweeps too, and a Ray cluster
 	$(BIN)/python -m pytest -q -m "not gpu"
+
+$(VENV)/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	touch $@
 
 check: $(READY)  ## format, lint, types
 	$(BIN)/ruff format --check .
