@@ -39,7 +39,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "self-enhancement.md"
 BEGIN, END = "<!-- enhance: written by python -m benchmarks.enhance -->", "<!-- end of enhance -->"
 CANDIDATES = (1, 2, 4, 8)
 BATCH = 32
-BEST_OF_CASES = 250  # at most: each is drawn 15 times over
+BEST_OF_CASES = 200  # at most: each is drawn 15 times over
 Figures = dict[str, float]
 
 

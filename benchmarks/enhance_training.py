@@ -25,7 +25,7 @@ from illume_training.world import caption_of, sample_scene
 
 CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "illume-tiny.toml"
 KNOWN = {"draw": 7, "ask": 4, "edit": 7, "reconstruct": 1}  # lessons of each batch, half of what is usual: a reminder
-SIDES = {"without": {}, "with": {"assess": 8, "correct": 4}}  # more lessons
+SIDES = {"without": {}, "with": {"assess": 10, "correct": 2}}  # more lessons
 GOING_ON = {"learning_rate": 3e-4, "muon_rate": 3e-3}  # from trained weights: higher ones undo first what was learnt
 
 
@@ -75,7 +75,7 @@ def draw_corpus(folder: Path, bundle: Path, num_prompts: int, temperature: float
             temporary.write_text(prompts(num_prompts), encoding="utf-8")
         illume("enhance", "generate", bundle, file, "-n", 2, "--temperature", temperature, "-o", corpus, log=log)
         illume("enhance", "assess", corpus, "--judge", "checker", log=log)
-        illume("enhance", "build", corpus, "-o", dialogues, log=log)
+        illume("enhance", "build", corpus, "--altered", 1, "-o", dialogues, log=log)
     return dialogues
 
 

@@ -6,7 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from illume_runtime.enhance.assessment import CORRECTION, QUESTION, assessment, write_assessments
+from illume_runtime.enhance.assessment import (
+    CORRECTION,
+    QUESTION,
+    assessment,
+    said_in_text,
+    write_assessments,
+)
 from illume_runtime.enhance.corpus import open_corpus
 from illume_training.corpus_lessons import assess_lesson, dialogue_corpus
 from illume_training.dialogue import IMAGE, NO_LOSS, TEXT, Writer
@@ -61,6 +67,23 @@ def test_a_bad_picture_without_a_correction_is_left_out(corpus, tmp_path, illume
     write_assessments(tmp_path / "a.jsonl", [assessment(samples[0].id, "a lighthouse", "model", {}, 0.0, "wrong")])
     words = ["enhance", "build", path, "--assessments", tmp_path / "a.jsonl", "-o", tmp_path / "d", "--json"]
     assert json.loads(illume(*words)[1])["left_out"] == 1
+
+
+def test_pictures_are_assessed_against_altered_prompts_too(corpus, tmp_path, illume):
+    samples = {sample.id: sample for sample, _ in open_corpus(corpus).samples()}
+    judged = [assessment(one.id, one.prompt, "checker", {}, 1.0, "all is there") for one in samples.values()]
+    write_assessments(tmp_path / "a.jsonl", judged)
+    words = ["enhance", "build", corpus, "--assessments", tmp_path / "a.jsonl", "--altered", 2, "--json"]
+    code, out, err = illume(*words, "-o", tmp_path / "d")
+    assert code == 0, err
+    found = [one for one in dialogues_from_folder(tmp_path / "d") if "~" in one.id]
+    assert json.loads(out)["altered"] == len(found) > len(samples)
+    for one in found:
+        own = samples[one.id.partition("~")[0]]
+        assert (one.kind, one.tokens, one.prompt != own.prompt) == ("assess", own.tokens, True)
+        assert said_in_text(one.answer) is not None
+    code, _, err = illume(*words[:-2], -1, "-o", tmp_path / "e")
+    assert (code, "--altered: got -1, expected a whole number >= 0" in err) == (2, True)
 
 
 def test_assessments_of_another_corpus_are_refused(corpus, tmp_path, illume):

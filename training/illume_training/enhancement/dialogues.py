@@ -1,13 +1,14 @@
 """Dialogues for training from an assessed corpus: `dialogues.jsonl`, and the pictures that corrections lead to.
 
 A good picture is assessed. A bad one is assessed, then corrected: by the codes of a good picture of the same prompt
-where the corpus has one, else by a picture of the world that shows what the prompt says.
+where the corpus has one, else by a picture of the world that shows what the prompt says. Beside them a picture can be
+assessed against prompts that it was not drawn for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,9 +20,13 @@ from illume_runtime.enhance.assessment import Assessment, text_from_assessment
 from illume_runtime.enhance.corpus import Sample
 from illume_runtime.errors import UsageError
 from illume_runtime.files import atomic_directory
+from illume_runtime.images import image_from_file
 from illume_runtime.typed_json import json_from_text, json_from_value, value_from_json
+from illume_training.enhancement.altering import altered_prompt
+from illume_training.enhancement.checking import assessment_of
 from illume_training.enhancement.imagining import scene_from_caption
 from illume_training.enhancement.reading import caption_from_text
+from illume_training.evaluation.tasks import seen_in
 from illume_training.world import render
 
 FILE: Final = "dialogues.jsonl"
@@ -48,21 +53,31 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """How many dialogues of each kind there are, and how many bad pictures had no correction."""
+    """How many dialogues of each kind there are, of how many the prompt is altered, how many had no correction."""
 
     assess: int
     correct: int
+    altered: int
     left_out: int
 
 
 def write_dialogues(
-    folder: Path, samples: Iterable[Sample], assessments: Iterable[Assessment], *, seed: int, replace: bool = False
+    folder: Path,
+    samples: Iterable[tuple[Sample, Path]],
+    assessments: Iterable[Assessment],
+    *,
+    seed: int,
+    num_altered: int = 0,
+    replace: bool = False,
 ) -> Built:
-    """The folder, whole or not at all. Raises UsageError for assessments that are not of these samples."""
-    by_id = {sample.id: sample for sample in samples}
+    """The folder, whole or not at all. Raises UsageError for assessments that are not of these samples.
+
+    `samples` come with their pictures; each is assessed against `num_altered` altered prompts too, by the checker.
+    """
+    by_id = {sample.id: (sample, picture) for sample, picture in samples}
     pairs: list[tuple[Sample, Assessment]] = []
     for one in assessments:
-        sample = by_id.get(one.id)
+        sample, _ = by_id.get(one.id, (None, None))
         if sample is None or sample.prompt != one.prompt:
             raise UsageError(f"assessment {one.id} ({one.prompt[:60]!r}) is of no sample of this corpus; assess it")
         pairs.append((sample, one))
@@ -72,13 +87,16 @@ def write_dialogues(
     for sample, one in pairs:
         if one.overall.verdict == "good":
             good.setdefault(sample.prompt, []).append(sample)
-    counts = {"assess": 0, "correct": 0, "left_out": 0}
+    counts = {"assess": 0, "correct": 0, "altered": 0, "left_out": 0}
     with atomic_directory(folder, replace=replace) as temporary, (temporary / FILE).open("w", encoding="utf-8") as file:
         for sample, one in pairs:
             dialogue = _dialogue(sample, one, good.get(sample.prompt, []), temporary, Random(f"{seed}-{sample.id}"))
             counts["left_out" if dialogue is None else dialogue.kind] += 1
-            if dialogue is not None:
-                file.write(json.dumps(json_from_value(dialogue)) + "\n")
+            rng = Random(f"{seed}-{sample.id}-altered")
+            altered = list(_altered(sample, by_id[sample.id][1], num_altered, rng))
+            counts["altered"] += len(altered)
+            for each in ([] if dialogue is None else [dialogue]) + altered:
+                file.write(json.dumps(json_from_value(each)) + "\n")
     return Built(**counts)
 
 
@@ -97,6 +115,20 @@ def dialogues_from_folder(folder: Path) -> list[Dialogue]:
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}; build it again") from error
     return found
+
+
+def _altered(sample: Sample, picture: Path, count: int, rng: Random) -> Iterator[Dialogue]:
+    """Dialogues that assess the picture against altered prompts, each once."""
+    prompts = [prompt for prompt in (altered_prompt(sample.prompt, rng) for _ in range(count)) if prompt is not None]
+    if not prompts:
+        return
+    _, seen = seen_in(image_from_file(picture))
+    for number, prompt in enumerate(dict.fromkeys(prompts)):
+        caption = caption_from_text(prompt)
+        assert caption is not None
+        identifier = f"{sample.id}~{number}"
+        answer = text_from_assessment(assessment_of(seen, caption, identifier))
+        yield Dialogue(1, "assess", identifier, prompt, sample.tokens, answer)
 
 
 def _dialogue(sample: Sample, one: Assessment, good: Sequence[Sample], folder: Path, rng: Random) -> Dialogue | None:
