@@ -83,7 +83,7 @@ def test_pictures_are_assessed_against_altered_prompts_too(corpus, tmp_path, ill
         assert (one.kind, one.tokens, one.prompt != own.prompt) == ("assess", own.tokens, True)
         assert said_in_text(one.answer) is not None
     code, _, err = illume(*words[:-2], -1, "-o", tmp_path / "e")
-    assert (code, "--altered: got -1, expected a whole number >= 0" in err) == (2, True)
+    assert (code, "--altered: expected 0 or more, got -1" in err) == (2, True)
 
 
 def test_assessments_of_another_corpus_are_refused(corpus, tmp_path, illume):

@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from illume_runtime.cli.output import print_result
-from illume_runtime.cli.parser import add_json, example, seed
+from illume_runtime.cli.parser import add_json, count_from_zero, example, seed
 from illume_runtime.enhance.assessment import assessments_from_file
 from illume_runtime.enhance.corpus import open_corpus
-from illume_runtime.errors import UsageError
 from illume_training.enhancement.dialogues import write_dialogues
 
 
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIALOGUES", help="folder to write")
     parser.add_argument(
         "--altered",
-        type=int,
+        type=count_from_zero,
         default=0,
         metavar="N",
         help="assess each picture against N prompts with a word changed too, by the checker (0)",
@@ -37,8 +36,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the dialogues, count both kinds."""
     corpus = open_corpus(args.corpus)
     assessments = assessments_from_file(args.assessments or args.corpus / "assessments-checker.jsonl")
-    if args.altered < 0:
-        raise UsageError(f"--altered: got {args.altered}, expected a whole number >= 0")
     built = write_dialogues(args.output, corpus.samples(), assessments, seed=args.seed, num_altered=args.altered)
     result = {"verb": "enhance build", "output": str(args.output), **asdict(built)}
     words = (
