@@ -1,7 +1,7 @@
 """Prompts with one word changed: a picture that was right for the one is wrong for the other, mostly.
 
 A model that only ever judges pictures of its own prompts sees few that are wrong, and learns to repeat the prompt as
-what it sees. Of a changed prompt it cannot.
+what it sees. What a changed prompt says is not what there is.
 """
 
 from __future__ import annotations
