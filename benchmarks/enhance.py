@@ -33,7 +33,7 @@ from illume_training.enhancement.questioning import Questioner
 from illume_training.evaluation.figures import Tally
 from illume_training.evaluation.judging import caption_checks
 from illume_training.evaluation.tasks import run_task, seen_in
-from illume_training.world import Caption, caption_of, sample_scene
+from illume_training.world import Caption, Split, caption_of, sample_scene
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "self-enhancement.md"
 BEGIN, END = "<!-- enhance: written by python -m benchmarks.enhance -->", "<!-- end of enhance -->"
@@ -113,8 +113,7 @@ def throughput_figures(bundle: Path, captions: Sequence[Caption], num_processes:
     illume = [sys.executable, "-m", "illume_runtime"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lines = "".join(json.dumps({"prompt": caption.text}) + "\n" for caption in captions)
-        (folder / "p.jsonl").write_text(lines, encoding="utf-8")
+        (folder / "p.jsonl").write_text(prompt_lines(captions), encoding="utf-8")
         words = ["enhance", "generate", bundle, folder / "p.jsonl", "-o", folder / "c", "--batch", BATCH]
         corpus_s = seconds_of([*illume, *map(str, words)]) / len(captions)
         one_s = float(
@@ -126,6 +125,17 @@ def throughput_figures(bundle: Path, captions: Sequence[Caption], num_processes:
             )
         )
     return {"corpus: pictures/s": 1 / corpus_s, "a process each: pictures/s": 1 / one_s, "ratio": one_s / corpus_s}
+
+
+def sampled_captions(seed: str, count: int, split: Split) -> list[Caption]:
+    """Captions of random scenes."""
+    rngs = [Random(f"{seed}-{i}") for i in range(count)]
+    return [caption_of(sample_scene(rng, split), rng) for rng in rngs]
+
+
+def prompt_lines(captions: Sequence[Caption]) -> str:
+    """What `illume enhance generate` reads."""
+    return "".join(json.dumps({"prompt": caption.text}) + "\n" for caption in captions)
 
 
 def seconds_of(command: list[str]) -> float:
@@ -185,8 +195,7 @@ def kept_figures(bundle: Path, num_cases: int, threads: int | None) -> Figures:
 
 def figures_of(bundle: Path, num_cases: int, threads: int | None) -> Figures:
     """All figures of one bundle; the best of several only where the model learnt to assess."""
-    rngs = [Random(f"enhance-{i}") for i in range(num_cases)]
-    captions = [caption_of(sample_scene(rng, "test"), rng) for rng in rngs]
+    captions = sampled_captions("enhance", num_cases, "test")
     with Pipeline.load(bundle, threads=threads) as pipeline:
         figures = task_figures(pipeline, "draw", num_cases) | task_figures(pipeline, "questions", num_cases)
         figures |= assessing_figures(pipeline, captions)
@@ -207,8 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     num_cases = 4 if args.quick else args.cases
     measure = figures_of if args.quick else kept_figures
     before, after = ([measure(one, num_cases, args.threads) for one in some] for some in (args.before, args.after))
-    rngs = [Random(f"corpus-{i}") for i in range(num_cases)]
-    captions = [caption_of(sample_scene(rng, "train"), rng) for rng in rngs]
+    captions = sampled_captions("corpus", num_cases, "train")
     throughput = throughput_figures(args.before[0], captions, 1 if args.quick else 8)
     text = section(before, after, throughput, num_cases)
     print(text)

@@ -15,24 +15,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import tomllib
 
+from benchmarks.enhance import prompt_lines, sampled_captions
 from illume_runtime.files import atomic_write
-from illume_training.world import caption_of, sample_scene
 
 CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "illume-tiny.toml"
 KNOWN = {"draw": 7, "ask": 4, "edit": 7, "reconstruct": 1}  # lessons of each batch, half of what is usual: a reminder
 SIDES = {"without": {}, "with": {"assess": 10, "correct": 2}}  # more lessons
 GOING_ON = {"learning_rate": 3e-4, "muon_rate": 3e-3}  # from trained weights: higher ones undo first what was learnt
-
-
-def prompts(count: int) -> str:
-    """Captions of the training split, a JSON object a line."""
-    rngs = [Random(f"corpus-{i}") for i in range(count)]
-    return "".join(json.dumps({"prompt": caption_of(sample_scene(rng, "train"), rng).text}) + "\n" for rng in rngs)
 
 
 def config_text(seed: int, side: str, steps: int, corpus: Path, run: Path) -> str:
@@ -72,7 +65,8 @@ def draw_corpus(folder: Path, bundle: Path, num_prompts: int, temperature: float
     if not dialogues.exists():
         file, corpus = folder / "prompts.jsonl", folder / "corpus"
         with atomic_write(file) as temporary:
-            temporary.write_text(prompts(num_prompts), encoding="utf-8")
+            captions = sampled_captions("corpus", num_prompts, "train")
+            temporary.write_text(prompt_lines(captions), encoding="utf-8")
         illume("enhance", "generate", bundle, file, "-n", 2, "--temperature", temperature, "-o", corpus, log=log)
         illume("enhance", "assess", corpus, "--judge", "checker", log=log)
         illume("enhance", "build", corpus, "--altered", 1, "-o", dialogues, log=log)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from benchmarks import enhance_training
+from benchmarks.enhance import prompt_lines, sampled_captions
 from illume_training.config import training_config_from_file
 from illume_training.enhancement.reading import caption_from_text
 
@@ -32,6 +33,6 @@ def test_the_rest_is_the_shipped_configuration(tmp_path):
 
 
 def test_prompts_can_be_judged():
-    lines = enhance_training.prompts(40).splitlines()
+    lines = prompt_lines(sampled_captions("corpus", 40, "train")).splitlines()
     assert len({json.loads(line)["prompt"] for line in lines}) > 35
     assert all(caption_from_text(json.loads(line)["prompt"]) is not None for line in lines)

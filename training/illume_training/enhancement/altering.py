@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 from illume_training.enhancement.reading import caption_from_text
+from illume_training.world import Caption
 from illume_training.world.palette import COLORS, HELD_OUT, SHAPES
 from illume_training.world.wording import NUMBERS, RELATION_WORDS, SIZE_WORDS, plural
 
@@ -27,7 +28,7 @@ _WORD: Final = re.compile(r"[a-z]+")
 _TRIES: Final = 20
 
 
-def altered_prompt(text: str, rng: Random) -> str | None:
+def altered_caption(text: str, rng: Random) -> Caption | None:
     """The caption with one of its words changed for another of its kind; None for words that are no caption.
 
     Combinations that no training scene holds are not made.
@@ -42,7 +43,7 @@ def altered_prompt(text: str, rng: Random) -> str | None:
         changed = _with_article(text[: found.start()], word) + text[found.end() :]
         caption = caption_from_text(changed)
         if caption is not None and not any((group.shape, group.color) in HELD_OUT for group in caption.groups):
-            return changed
+            return caption
     return None
 
 

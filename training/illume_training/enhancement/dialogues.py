@@ -22,7 +22,7 @@ from illume_runtime.errors import UsageError
 from illume_runtime.files import atomic_directory
 from illume_runtime.images import image_from_file
 from illume_runtime.typed_json import json_from_text, json_from_value, value_from_json
-from illume_training.enhancement.altering import altered_prompt
+from illume_training.enhancement.altering import altered_caption
 from illume_training.enhancement.checking import assessment_of
 from illume_training.enhancement.imagining import scene_from_caption
 from illume_training.enhancement.reading import caption_from_text
@@ -119,16 +119,16 @@ def dialogues_from_folder(folder: Path) -> list[Dialogue]:
 
 def _altered(sample: Sample, picture: Path, count: int, rng: Random) -> Iterator[Dialogue]:
     """Dialogues that assess the picture against altered prompts, each once."""
-    prompts = [prompt for prompt in (altered_prompt(sample.prompt, rng) for _ in range(count)) if prompt is not None]
-    if not prompts:
+    captions = [
+        caption for caption in (altered_caption(sample.prompt, rng) for _ in range(count)) if caption is not None
+    ]
+    if not captions:
         return
     _, seen = seen_in(image_from_file(picture))
-    for number, prompt in enumerate(dict.fromkeys(prompts)):
-        caption = caption_from_text(prompt)
-        assert caption is not None
+    for number, caption in enumerate(dict.fromkeys(captions)):
         identifier = f"{sample.id}~{number}"
         answer = text_from_assessment(assessment_of(seen, caption, identifier))
-        yield Dialogue(1, "assess", identifier, prompt, sample.tokens, answer)
+        yield Dialogue(1, "assess", identifier, caption.text, sample.tokens, answer)
 
 
 def _dialogue(sample: Sample, one: Assessment, good: Sequence[Sample], folder: Path, rng: Random) -> Dialogue | None:
