@@ -61,10 +61,20 @@ def assessing_figures(pipeline: Pipeline, captions: Sequence[Caption]) -> Figure
     pairs = zip(pictures, captions, strict=True)
     truth = [assessment_of(seen_in(one.image)[1], caption, str(i)) for i, (one, caption) in enumerate(pairs)]
     figures: Figures = {"pictures that are good": float(np.mean([t.overall.score for t in truth]))}
-    said = {"model": pipeline.assess_drawn(drawn), "questions": Questioner(pipeline.ask_drawn).assess(drawn)}
+    said = {"questions": Questioner(pipeline.assess_drawn).assess(drawn)}
+    if is_taught(pipeline):
+        said["model"] = pipeline.assess_drawn(drawn)
+        wanted = [tuple(c.check for c in one.checks) for one in said["questions"]]
+        written = [tuple(c.check for c in one.checks) for one in said["model"]]
+        figures["checklists that are exact"] = float(np.mean([a == b for a, b in zip(wanted, written, strict=True)]))
     for judge, found in said.items():
         figures |= {f"{judge}: {name}": value for name, value in agreement(found, truth).items()}
     return figures
+
+
+def is_taught(pipeline: Pipeline) -> bool:
+    """Whether the model learnt to write checklists."""
+    return "assess" in pipeline.bundle.generation
 
 
 def agreement(found: Sequence[Assessment], truth: Sequence[Assessment]) -> Figures:
@@ -199,7 +209,7 @@ def figures_of(bundle: Path, num_cases: int, threads: int | None) -> Figures:
     with Pipeline.load(bundle, threads=threads) as pipeline:
         figures = task_figures(pipeline, "draw", num_cases) | task_figures(pipeline, "questions", num_cases)
         figures |= assessing_figures(pipeline, captions)
-        if "assess" in pipeline.bundle.generation:
+        if is_taught(pipeline):
             figures |= best_of_figures(pipeline, captions[:BEST_OF_CASES])
     return figures
 

@@ -23,9 +23,8 @@ from benchmarks.enhance import prompt_lines, sampled_captions
 from illume_runtime.files import atomic_write
 
 CONFIG = Path(__file__).resolve().parents[1] / "training" / "configs" / "illume-tiny.toml"
-KNOWN = {"draw": 7, "ask": 4, "edit": 7, "reconstruct": 1}  # lessons of each batch, half of what is usual: a reminder
-SIDES = {"without": {}, "with": {"assess": 10, "correct": 2}}  # more lessons
-GOING_ON = {"learning_rate": 3e-4, "muon_rate": 3e-3}  # from trained weights: higher ones undo first what was learnt
+SIDES = {"without": {}, "with": {"checklist": 6, "assess": 8, "correct": 2}}  # more lessons than the usual ones
+GOING_ON = {"learning_rate": 2e-4, "muon_rate": 2e-3}  # from trained weights: higher ones undo first what was learnt
 
 
 def config_text(seed: int, side: str, steps: int, corpus: Path, run: Path) -> str:
@@ -33,7 +32,7 @@ def config_text(seed: int, side: str, steps: int, corpus: Path, run: Path) -> st
     config = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
     config |= {"seed": seed, "run": str(run / "run"), "output": str(run / "checkpoint")}
     stage = config["phases"]["stage3"]
-    stage |= {"steps": steps, **GOING_ON, "mixture": KNOWN | SIDES[side]}
+    stage |= {"steps": steps, **GOING_ON, "mixture": stage["mixture"] | SIDES[side]}
     if SIDES[side]:
         stage["corpus"] = str(corpus)
     phases = config.pop("phases")
@@ -69,7 +68,7 @@ def draw_corpus(folder: Path, bundle: Path, num_prompts: int, temperature: float
             temporary.write_text(prompt_lines(captions), encoding="utf-8")
         illume("enhance", "generate", bundle, file, "-n", 2, "--temperature", temperature, "-o", corpus, log=log)
         illume("enhance", "assess", corpus, "--judge", "checker", log=log)
-        illume("enhance", "build", corpus, "--altered", 1, "-o", dialogues, log=log)
+        illume("enhance", "build", corpus, "--altered", 2, "-o", dialogues, log=log)
     return dialogues
 
 

@@ -34,6 +34,7 @@ from illume_runtime.trace import NULL_TRACER, Tracer
 if TYPE_CHECKING:
     from illume_runtime.enhance.assessment import Assessment
     from illume_runtime.enhance.best_of import BestOf, BestPicture
+    from illume_runtime.enhance.checklist import Check
     from illume_runtime.enhance.judge import Drawn
 
 __all__ = ["Answer", "ImageSampling", "Picture", "Pipeline", "Progress", "Reply", "TextSampling"]
@@ -184,19 +185,18 @@ class Pipeline:
         with self._lock.request():
             return best_picture(self._model, prompt, best_of, full, size=size, on_progress=on_progress, cancel=cancel)
 
-    def assess_drawn(self, pictures: Sequence[Drawn]) -> list[Assessment]:
-        """What the model says of pictures of the default size that it drew, in batches."""
+    def assess_drawn(
+        self, pictures: Sequence[Drawn], checklists: Sequence[tuple[Check, ...]] | None = None
+    ) -> list[Assessment]:
+        """What the model says of pictures of the default size that it drew, in batches.
+
+        It answers the checklists [one a picture] where they are given, else those that it writes itself; UsageError for
+        a model that did not learn to write them.
+        """
         from illume_runtime.enhance.asking import own_assessments
 
         with self._lock.request():
-            return own_assessments(self._model, pictures)
-
-    def ask_drawn(self, pictures: Sequence[Drawn], questions: Sequence[str]) -> list[str]:
-        """The likeliest answer to a question about each picture of the default size that the model drew, in batches."""
-        from illume_runtime.enhance.asking import answers_about_drawn
-
-        with self._lock.request():
-            return answers_about_drawn(self._model, pictures, questions)
+            return own_assessments(self._model, pictures, checklists)
 
     def edit(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,22 +79,51 @@ def unique_rows(rows: Sequence[Embeds]) -> tuple[list[Embeds], list[int]]:
 def shared_beginnings(unique: Sequence[Embeds], shortest: int) -> tuple[list[Embeds], list[int]] | None:
     """Beginnings and which one each row has, where some have at least `shortest` tokens in common; else None.
 
-    Each is shorter than the rows that have it.
+    The rows are grouped so that the fewest tokens are computed: several questions about each of several pictures that
+    begin alike share their own picture, not what all pictures have in common. Each beginning is shorter than the rows
+    that have it.
     """
-    groups: dict[bytes, list[int]] = {}
-    for i, row in enumerate(unique):
-        groups.setdefault(row[:shortest].tobytes() if len(row) > shortest else row.tobytes(), []).append(i)
+    groups = _cheapest_groups(unique, shortest)
     if len(groups) == len(unique):
         return None
     beginnings: list[Embeds] = []
     of_unique = [0] * len(unique)
-    for members in groups.values():
-        length = common_length([unique[i] for i in members])
-        length = min(length, *(len(unique[i]) - 1 for i in members))
+    for members, length in groups:
         for i in members:
             of_unique[i] = len(beginnings)
         beginnings.append(unique[members[0]][:length])
     return beginnings, of_unique
+
+
+def _cheapest_groups(unique: Sequence[Embeds], shortest: int) -> list[tuple[list[int], int]]:
+    """Rows that are to share a beginning, with its length; in sorted order, where rows that begin alike stand together.
+
+    By dynamic programming over where the last group of the first so many rows begins.
+    """
+    order = sorted(range(len(unique)), key=lambda i: unique[i].tobytes())
+    most = [len(unique[i]) - 1 for i in order]  # tokens that a beginning may have
+    common = [common_length((unique[a], unique[b])) for a, b in pairwise(order)]
+    tokens = [0]  # computed for the first so many rows
+    last: list[tuple[int, int]] = []  # of their last group: its first row and what it shares
+    for end in range(len(order)):
+        shared, tails, choices = most[end], 0, []
+        for first in range(end, -1, -1):
+            if first < end:
+                shared = min(shared, most[first], common[first])
+                if shared < shortest:
+                    break
+            tails += most[first] + 1
+            choices.append((tokens[first] + tails - (end - first) * shared, first, shared))
+        best, first, shared = min(choices)
+        tokens.append(best)
+        last.append((first, shared))
+    groups = []
+    end = len(order)
+    while end:
+        first, shared = last[end - 1]
+        groups.append((order[first:end], shared))
+        end = first
+    return groups
 
 
 def common_length(rows: Sequence[Embeds]) -> int:

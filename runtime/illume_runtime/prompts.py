@@ -108,6 +108,11 @@ class PromptWriter:
                 _checked(turn.text, f"turn {number} of the conversation")
         return self._guided(turns)
 
+    def about_drawn(self, picture: TokenRun, question: str) -> Prompt:
+        """A question about a picture that the model drew, without the words that it was drawn from."""
+        told = UserTurn(self._prompts.unconditional_text)
+        return self._conversation([told, AnswerTurn(picture), UserTurn(question)], unconditional=False)
+
     def _task(self, task: str, turn: UserTurn, tag: Sequence[int]) -> GuidedPrompt:
         """The turn in the task's own words where the bundle has them, else as any user's turn."""
         templates = self._prompts.tasks.get(task)

@@ -9,12 +9,17 @@ from PIL import Image
 from illume_runtime.enhance import best_of as module
 from illume_runtime.enhance.assessment import assessment
 from illume_runtime.enhance.best_of import BestOf
+from illume_runtime.enhance.checklist import Check
 from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.pipeline import ImageSampling, Pipeline
 
+CHECKS = (Check("object", "how many stars are there?", "one"), Check("color", "is there a red star?", "yes"))
 
-@pytest.fixture(scope="module")
-def pipeline(taught):
+
+@pytest.fixture
+def pipeline(taught, monkeypatch):
+    """The small model; it never learnt to write a checklist, so that a good one is put into its mouth."""
+    monkeypatch.setattr(module, "checklists_of", lambda model, prompts, **more: [CHECKS] * len(prompts))
     with Pipeline.load(taught, threads=1) as loaded:
         yield loaded
 
@@ -28,7 +33,8 @@ def test_the_best_is_the_picture_of_its_number_in_a_plain_batch(pipeline):
     assert all((a == b).all() for a, b in zip(best.picture.codes, plain[number].codes, strict=True))
     difference = np.asarray(best.picture.image, int) - np.asarray(plain[number].image, int)
     assert abs(difference).max() <= 1  # a batch of one and of four may round differently
-    assert best.assessment.overall.score == pytest.approx(best.scores[number], abs=1e-5)
+    assert best.assessment.overall.score == best.scores[number]
+    assert [one.check for one in best.assessment.checks] == list(CHECKS)
     assert (best.assessment.judge, best.assessment.prompt) == ("model", "a red star")
 
 
@@ -48,7 +54,7 @@ def scripted(monkeypatch, rounds):
     """Scores of the candidates, round by round."""
     left = iter(rounds)
 
-    def own_assessments(model, pictures, **more):
+    def own_assessments(model, pictures, checklists, **more):
         scores = zip(pictures, next(left), strict=True)
         return [assessment(one.id, one.prompt, "model", {}, score, "scripted") for one, score in scores]
 
@@ -94,7 +100,7 @@ def test_the_command_writes_the_picture_with_what_the_model_says(taught, tmp_pat
     code, out, err = illume("draw", taught, "a star", "--best-of", 3, "-o", file, "--threads", 1, "--json")
     assert code == 0, err
     (fact,) = json.loads(out)["pictures"]
-    assert (len(fact["scores"]), fact["assessment"]["schema_version"]) == (3, 1)
+    assert (len(fact["scores"]), fact["assessment"]["schema_version"]) == (3, 2)
     with Image.open(file) as image:
         assert json.loads(image.text["illume"])["assessment"] == fact["assessment"]
     code, out, _ = illume("draw", taught, "a star", "--best-of", 2, "-o", file)

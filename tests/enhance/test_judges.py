@@ -1,4 +1,4 @@
-"""The judges: the checker on pictures that are right or wrong in one way, the model in scripted words, questions."""
+"""The judges: the checker on pictures that are right or wrong in one way, the model asked by checklists."""
 
 import json
 from dataclasses import replace
@@ -9,15 +9,20 @@ import pytest
 from PIL import Image
 
 from illume_runtime.enhance import asking
-from illume_runtime.enhance.assessment import DIMENSIONS, GOOD, assessments_from_file
+from illume_runtime.enhance.assessment import DIMENSIONS, AnsweredCheck, assessments_from_file
+from illume_runtime.enhance.checklist import Check
 from illume_runtime.enhance.corpus import open_corpus
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.pipeline import Pipeline
-from illume_runtime.results import Answer
+from illume_runtime.prompts import AnswerTurn, UserTurn
+from illume_runtime.schedule import TokenRun
 from illume_training.enhancement.checking import Checker
+from illume_training.enhancement.claims import answered, claims_of
 from illume_training.enhancement.imagining import scene_from_caption
-from illume_training.enhancement.questioning import Questioner, questions_of
+from illume_training.enhancement.questioning import Questioner
 from illume_training.enhancement.reading import caption_from_text
+from illume_training.evaluation.checker import see
+from illume_training.looks import cell_of
 from illume_training.world import Scene, caption_of, render, sample_scene
 from illume_training.world.palette import COLORS
 from illume_training.world.scene import with_objects
@@ -105,39 +110,104 @@ def drawn_of(corpus):
     return [Drawn(sample.id, sample.prompt, sample.tokens, path) for sample, path in open_corpus(corpus).samples()]
 
 
-def test_the_models_score_is_the_share_of_yes_and_does_not_depend_on_the_batch(corpus, taught):
+CHECKS = (
+    Check("object", "how many stars are there?", "two"),
+    Check("color", "is there a red star?", "yes"),
+    Check("color", "is there a blue star?", "yes"),
+)
+
+
+@pytest.fixture
+def asked(taught):
+    """The small model, and its assessment of pictures by CHECKS."""
+    with Pipeline.load(taught, threads=1) as pipeline:
+        yield pipeline, lambda pictures: pipeline.assess_drawn(pictures, [CHECKS] * len(pictures))
+
+
+def chance_of(model, picture, question, wanted):
+    """Oracle: the product of the chances of the wanted tokens, one prompt computed anew for each."""
+    run = TokenRun((*model.schedule.tag, *picture.tokens))
+    start, chance, words = model.bundle.vocabulary.segment("text").start, 1.0, tuple(model.tokenizer.encode(wanted))
+    turns = [UserTurn("x"), AnswerTurn(run), UserTurn(question)]
+    row = model.embeds(model.writer.chat(turns).conditional, ())
+    empty = model.embeds(model.writer.chat([UserTurn("x")]).conditional, ())
+    word = len(model.tokenizer.encode("x"))
+    place = next(i for i in range(len(empty)) if (model.engine.embed(model.tokenizer.encode("x")) == empty[i]).all())
+    row = np.delete(row, range(place, place + word), axis=0)  # the words that it was drawn from
+    for token in words:
+        hidden = model.engine.start([row], len(row) + 1)
+        logits = model.engine.logits("text", hidden, 1.0)[0].astype(np.float64)
+        chances = np.exp(logits - logits.max())
+        chance *= chances[token - start] / chances.sum()
+        if logits.argmax() != token - start:
+            break
+        row = np.concatenate([row, model.engine.embed([token])])
+    return chance
+
+
+def test_a_score_is_the_chance_of_the_wanted_answer_as_far_as_the_model_gives_it(corpus, asked):
+    pipeline, assess = asked
+    for picture in drawn_of(corpus)[:2]:
+        (one,) = assess([picture])
+        for found in one.checks:
+            expected = chance_of(pipeline._model, picture, found.question, found.wanted)
+            assert found.score == pytest.approx(expected, rel=1e-4)
+        own = replace(CHECKS[0], wanted=one.checks[0].answer[:1].strip(".,:?") or "z")
+        (again,) = pipeline.assess_drawn([picture], [(own,)])
+        expected = chance_of(pipeline._model, picture, own.question, own.wanted)
+        assert again.overall.score == again.object.score == pytest.approx(expected, rel=1e-4)
+
+
+def test_dimensions_and_the_whole_are_products_and_do_not_depend_on_the_batch(corpus, asked):
+    _, assess = asked
+    pictures = drawn_of(corpus)
+    whole, alone = assess(pictures), [assess([picture])[0] for picture in pictures]
+    assert [one.id for one in whole] == [picture.id for picture in pictures]
+    np.testing.assert_allclose([o.overall.score for o in whole], [o.overall.score for o in alone], rtol=1e-3)
+    for one in whole:
+        first, second, third = (check.score for check in one.checks)
+        assert (one.object.score, one.color.score) == (first, second * third)
+        assert one.overall.score == pytest.approx(first * second * third)
+        assert (one.count.score, one.spatial.score, one.overall.verdict) == (None, None, "bad")
+    assert len({one.overall.score for one in whole}) == len(whole)
+
+
+def test_an_analysis_says_what_was_answered_where_another_answer_is_wanted():
+    picture = Drawn("7-0", "two red stars and a blue star", ())
+    answers = zip(CHECKS, ("two", "yes", "no"), (0.9, 0.8, 0.1), strict=True)
+    checks = [AnsweredCheck(c.dimension, c.question, c.wanted, answer, score) for c, answer, score in answers]
+    one = asking._assessment(picture, checks)
+    assert (one.object.analysis, one.color.analysis) == ("as asked", "is there a blue star: no, not yes")
+    assert (one.overall.analysis, one.overall.verdict) == ("is there a blue star: no, not yes", "bad")
+    good = asking._assessment(picture, checks[:2])
+    assert (good.overall.analysis, good.overall.verdict) == ("all is as asked", "good")
+
+
+def test_the_model_writes_each_checklist_once(corpus, taught, monkeypatch):
+    written = []
+    original = asking.answers_or_picture
+
+    def answers_or_picture(model, rows, *more, **words):
+        answers = original(model, rows, *more, **words)
+        if not written:
+            written.append(len(rows))
+            answers = [replace(one, text="object: is there a star? yes") for one in answers]
+        return answers
+
+    monkeypatch.setattr(asking, "answers_or_picture", answers_or_picture)
     pictures = drawn_of(corpus)
     with Pipeline.load(taught, threads=1) as pipeline:
-        whole = pipeline.assess_drawn(pictures)
-        alone = [pipeline.assess_drawn([picture])[0] for picture in pictures]
-    assert [one.id for one in whole] == [picture.id for picture in pictures]
-    np.testing.assert_allclose([o.overall.score for o in whole], [o.overall.score for o in alone], atol=1e-5)
-    scores = [one.overall.score for one in whole]
-    assert all((one.overall.verdict == "good") == (one.overall.score >= GOOD) for one in whole)
-    assert len({round(score, 6) for score in scores}) > 1
+        found = pipeline.assess_drawn(pictures)
+        given = pipeline.assess_drawn(pictures, [(Check("object", "is there a star?", "yes"),)] * len(pictures))
+    assert written == [len({picture.prompt for picture in pictures})] == [4]
+    assert found == given
 
 
-def test_the_models_words_give_the_dimensions_and_where_their_scores_stand(bundle):
-    text = "object star: yes. count one star: no. picture no: wrong count"
-    with Pipeline.load(bundle, threads=1) as pipeline:
-        tokenizer = pipeline._model.tokenizer
-    ids = tuple(tokenizer.encode(text))
-    yes = np.full(len(ids), 0.5)
-    yes[text.index("yes")], yes[text.index("no.")], yes[text.index("no: wrong")] = 0.9, 0.3, 0.2  # a token a byte
-    told = asking.Told(Answer(text, ids, "end"), yes)
-    one = asking._assessment(tokenizer, Drawn("7-0", "two stars", ()), told)
-    assert (one.overall.score, one.overall.verdict, one.overall.analysis) == (0.2, "bad", "wrong count")
-    assert (one.object.score, one.count.score, one.color.score) == (0.9, 0.3, None)
-    assert (one.object.analysis, one.count.analysis) == ("star", "one star")
-
-
-def test_an_answer_that_cannot_be_read_is_never_good(bundle):
-    with Pipeline.load(bundle, threads=1) as pipeline:
-        tokenizer = pipeline._model.tokenizer
-    ids = tuple(tokenizer.encode("picture yes"))
-    told = asking.Told(Answer("picture yes", ids, "end"), np.ones(len(ids) + 3))
-    one = asking._assessment(tokenizer, Drawn("7-0", "two stars", ()), told)
-    assert (one.overall.verdict, one.overall.analysis) == ("bad", asking.UNREADABLE)
+def test_without_a_checklist_that_can_be_read_no_picture_is_good(corpus, taught):
+    with Pipeline.load(taught, threads=1) as pipeline:  # it learnt nothing in truth, and writes noise
+        (one,) = pipeline.assess_drawn(drawn_of(corpus)[:1])
+    assert (one.overall.score, one.overall.verdict, one.overall.analysis) == (0.0, "bad", asking.NO_CHECKLIST)
+    assert one.checks == ()
 
 
 def test_ids_that_are_no_picture_are_refused(taught):
@@ -148,29 +218,80 @@ def test_ids_that_are_no_picture_are_refused(taught):
         pipeline.assess_drawn([Drawn("1-0", "a star", (1, 2, 3))])
 
 
-def test_questions_ask_for_every_claim():
-    caption = caption_from_text("two red circles left of a blue star")
-    assert questions_of(caption) == [
-        ("object", "how many objects are there?", "three"),
-        ("count", "how many circles are there?", "two"),
-        ("count", "how many stars are there?", "one"),
-        ("color", "is there a red circle?", "yes"),
-        ("color", "is there a blue star?", "yes"),
-        ("spatial", "is the red circle left of the blue star?", "yes"),
+def checks_of(text):
+    return [claim.check for claim in claims_of(caption_from_text(text))]
+
+
+def test_a_checklist_has_every_claim():
+    assert checks_of("two red circles left of a blue star on a mint background") == [
+        Check("object", "how many objects are there?", "three"),
+        Check("count", "how many circles are there?", "two"),
+        Check("count", "how many stars are there?", "one"),
+        Check("color", "is there a red circle?", "yes"),
+        Check("color", "is there a blue star?", "yes"),
+        Check("color", "what is the background?", "mint"),
+        Check("spatial", "is the red circle left of the blue star?", "yes"),
     ]
+    assert checks_of("outlines of a tiny orange star") == [
+        Check("object", "how many objects are there?", "one"),
+        Check("object", "how many stars are there?", "one"),
+        Check("object", "how big is the orange star?", "small"),
+        Check("color", "is there an orange star?", "yes"),
+        Check("color", "is it an outline drawing?", "yes"),
+    ]
+    assert Check("color", "how many red objects are there?", "two") in checks_of("two red stars and a blue star")
+    assert checks_of("in sepia, a star")[-1] == Check("color", "is it in sepia?", "yes")
 
 
-def test_a_questioner_scores_the_share_of_right_answers():
-    def ask(pictures, questions):
-        wrong = {"how many circles are there?": "one", "is there a blue star?": "no"}
-        right = {text: answer for _, text, answer in questions_of(caption_from_text(pictures[0].prompt))}
-        return [wrong.get(question, right[question]) for question in questions]
+def test_the_checker_answers_right_pictures_as_wanted_and_knows_where():
+    asked = 0
+    for scene, caption in captions(60):
+        seen = see(render(scene))
+        cells = {cell_of(o) for o in scene.objects}
+        for claim in claims_of(caption):
+            one = answered(claim, seen)
+            assert (one.answer, one.score) == (claim.check.wanted, 1.0), (caption.text, claim.check)
+            assert {*one.shown_by, *one.against} <= cells
+            asked += 1
+    assert asked > 200
 
-    (bad,) = Questioner(ask).assess([Drawn("1", "two red circles and a blue star", ())])
-    (good,) = Questioner(lambda pictures, questions: ["one", "one", "yes"]).assess([Drawn("2", "a red circle", ())])
-    assert (bad.count.score, bad.color.score, bad.object.score, bad.overall.verdict) == (0.5, 0.5, 1.0, "bad")
-    assert bad.count.analysis == "how many circles are there: one"
-    assert (good.overall.score, good.overall.verdict) == (1.0, "good")
+
+def test_the_checker_answers_wrong_pictures_otherwise():
+    scene = scene_from_caption(caption_from_text("a red star left of a blue moon"), Random(3))
+    star, moon = sorted(scene.objects, key=lambda o: o.shape == "moon")
+    answers = {
+        one.question: one
+        for one in (
+            answered(c, see(render(scene))) for c in claims_of(caption_from_text("two red moons right of a star"))
+        )
+    }
+    assert {question: (one.answer, one.score) for question, one in answers.items()} == {
+        "how many objects are there?": ("two", 0.0),
+        "how many moons are there?": ("one", 0.0),
+        "how many stars are there?": ("one", 1.0),
+        "is there a red moon?": ("no", 0.0),
+        "is the red moon right of the star?": ("no", 0.0),
+    }
+    assert answers["how many moons are there?"].shown_by == (cell_of(moon),)
+    assert answers["is the red moon right of the star?"].against in ((), (cell_of(star),))
+
+
+def test_an_answer_that_is_not_plain_is_left_open():
+    scene = scene_from_caption(caption_from_text("in sepia, a star"), Random(3))
+    found = [
+        answered(claim, see(render(scene))) for claim in claims_of(caption_from_text("a red star on a mint background"))
+    ]
+    assert [(one.answer, one.score) for one in found if one.dimension == "color"] == [(None, None)] * 2
+
+
+def test_the_world_asks_a_model_that_writes_no_checklists(corpus, bundle):
+    pictures = drawn_of(corpus)
+    with Pipeline.load(bundle, threads=1) as pipeline:
+        found = Questioner(pipeline.assess_drawn).assess(pictures)
+        with pytest.raises(ValueError, match="did not learn to assess pictures"):
+            pipeline.assess_drawn(pictures)
+    assert {one.judge for one in found} == {"questions"}
+    assert [[c.check for c in one.checks] for one in found] == [checks_of(picture.prompt) for picture in pictures]
 
 
 @pytest.mark.parametrize("judge", ["checker", "model", "questions"])

@@ -25,18 +25,23 @@ def config(folder: Path, *, more: str = "", corpus: str = "") -> Path:
 
 
 def test_a_corpus_and_its_share_are_read(tmp_path: Path) -> None:
-    path = config(tmp_path, more=", assess = 2, correct = 3", corpus='\ncorpus = "build/dialogues"')
+    path = config(tmp_path, more=", checklist = 1, assess = 2, correct = 3", corpus='\ncorpus = "build/dialogues"')
     phase = training_config_from_file(path).phases["stage3"]
     assert phase.mixture is not None
-    assert (phase.mixture.assess, phase.mixture.correct, phase.corpus) == (2, 3, Path("build/dialogues"))
+    assert (phase.mixture.of_corpus, phase.mixture.assess, phase.mixture.correct, phase.corpus) == (
+        6,
+        2,
+        3,
+        Path("build/dialogues"),
+    )
     assert training_config_from_file(TINY).phases["stage3"].corpus is None
 
 
 @pytest.mark.parametrize(
     ("more", "corpus", "message"),
     [
-        (", assess = 2", "", "phases.stage3: a corpus and a mixture with assess or correct belong together"),
-        ("", '\ncorpus = "d"', "phases.stage3: a corpus and a mixture with assess or correct belong together"),
+        (", assess = 2", "", "phases.stage3: a corpus and a mixture with checklist, assess or correct"),
+        ("", '\ncorpus = "d"', "phases.stage3: a corpus and a mixture with checklist, assess or correct"),
         (", assess = 2", "\ncorpus = 3", "phases.stage3.corpus: got 3, expected a path"),
         (", assess = -1", '\ncorpus = "d"', "phases.stage3.mixture.assess: got -1, expected a whole number >= 0"),
     ],

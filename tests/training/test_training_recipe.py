@@ -158,17 +158,20 @@ def test_a_corpus_in_stage_3_teaches_to_assess(
 ) -> None:
     grid = [520 + i % 40 for i in range(64)]
     lines = [
-        {"kind": "assess", "answer": "yes: all is there"},
-        {"kind": "correct", "answer": "no: wrong object", "corrected_tokens": grid},
+        {"kind": "assess"},
+        {"kind": "correct", "corrected_tokens": grid},
     ]
-    common = {"schema_version": 1, "id": "1-0", "prompt": "a star", "tokens": grid}
+    turns = [{"question": "how many stars are there?", "answer": "one", "shown_by": [9]}]
+    checklist = "object: how many stars are there? one"
+    common = {"schema_version": 2, "id": "1-0", "prompt": "a star", "tokens": grid, "turns": turns}
+    common["checklist"] = checklist
     folder = tmp_path / "dialogues"
     folder.mkdir()
     file = folder / "dialogues.jsonl"
     file.write_text("".join(json.dumps(common | line) + "\n" for line in lines))
     config = config_file(tmp_path)
     text = config.read_text()
-    more = f'reconstruct = 1, assess = 1, correct = 1 }}\ncorpus = "{folder}"'
+    more = f'reconstruct = 1, checklist = 1, assess = 1, correct = 1 }}\ncorpus = "{folder}"'
     config.write_text(more.join(text.rsplit("reconstruct = 1 }", 1)))
     words = ["train", str(config), "--from", str(trained / "checkpoint"), "--phases", "stage3"]
     assert main(words) == 0

@@ -21,7 +21,7 @@ _NAMES: Final = {int: "a whole number", str: "a path", bool: "true or false", di
 class PhaseConfig:
     """Schedule of a phase and, for a stage of the language model, its mixture of lessons.
 
-    `corpus` is the folder of the dialogues that the mixture's `assess` and `correct` come from.
+    `corpus` is the folder of the dialogues that the mixture's `checklist`, `assess` and `correct` come from.
     """
 
     schedule: Schedule
@@ -82,9 +82,10 @@ def _phase(path: Path, name: str, data: object) -> PhaseConfig:
             raise UsageError(f"{path}: phases.{name}: a corpus belongs to stage1, stage2 and stage3")
         return PhaseConfig(schedule, None)
     lessons = _dataclass(path, f"phases.{name}.mixture", Mixture, mixture)
-    if (corpus is None) != (lessons.assess + lessons.correct == 0):
+    if (corpus is None) != (lessons.of_corpus == 0):
         raise UsageError(
-            f"{path}: phases.{name}: a corpus and a mixture with assess or correct belong together; give both or none"
+            f"{path}: phases.{name}: a corpus and a mixture with checklist, assess or correct belong together; "
+            "give both or none"
         )
     return PhaseConfig(schedule, lessons, None if corpus is None else Path(corpus))
 

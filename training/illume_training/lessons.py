@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from illume_training.corpus_lessons import DialogueCorpus, assess_lesson
+from illume_training.corpus_lessons import DialogueCorpus, assess_lesson, checklist_lesson, correct_lesson
 from illume_training.dialogue import LAYOUT, Packed, Sequence, Writer, pack
 from illume_training.looks import cell_of, looks_of_drawing, looks_of_edit
 from illume_training.world import (
@@ -59,8 +59,14 @@ class Mixture:
     edit: int
     reconstruct: int
     drop_text: float = 0.1
-    assess: int = 0  # of the corpus: good pictures, assessed
-    correct: int = 0  # of the corpus: bad ones, assessed and corrected
+    checklist: int = 0  # of the corpus: what prompts want, in words
+    assess: int = 0  # of the corpus: questions about drawn pictures
+    correct: int = 0  # of the corpus: those about bad ones, and the corrected picture
+
+    @property
+    def of_corpus(self) -> int:
+        """Lessons that a corpus is needed for."""
+        return self.checklist + self.assess + self.correct
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +110,17 @@ def make_lessons(
         later.append(("reconstruct", partial(_redraw, writer, text, index, index)))
 
     if corpus is not None:
-        kinds = ((mixture.assess, corpus.assess), (mixture.correct, corpus.correct))
-        for dialogue in [rng.choice(some) for count, some in kinds for _ in range(count)]:
+        later += [
+            ("checklist", partial(checklist_lesson, writer, rng.choice(corpus.checklist)))
+            for _ in range(mixture.checklist)
+        ]
+        later += [("assess", partial(assess_lesson, writer, rng.choice(corpus.assess))) for _ in range(mixture.assess)]
+        for dialogue in [rng.choice(corpus.correct) for _ in range(mixture.correct)]:
             corrected = None
             if dialogue.corrected_picture:
                 pictures.append(corpus.picture(dialogue))
                 corrected = len(pictures) - 1
-            later.append((dialogue.kind, partial(assess_lesson, writer, dialogue, corrected)))
+            later.append(("correct", partial(correct_lesson, writer, dialogue, corrected)))
 
     features, codes = encode(np.stack(pictures))
     groups: dict[str, list[Sequence]] = {}

@@ -46,7 +46,7 @@ GENERATION = {
     "edit": {"temperature": 0.0, "guidance": 1.5, "steps": 10, "diffusion_guidance": 2.5},
     "reconstruct": {"steps": 10, "diffusion_guidance": 2.5},
 }
-ASSESSING = {"assess": {"max_tokens": 128}}  # says that the model learnt to assess what it draws
+ASSESSING = {"assess": {"max_tokens": 256}}  # of a checklist; says that the model learnt to assess what it draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Recipe:
         """Writes the checkpoint: weights of all phases, tokenizer, generation defaults."""
         for name in PHASES:
             self._load(name)
-        taught = any(phase.corpus is not None for phase in self.config.phases.values())
+        taught = any(phase.mixture is not None and phase.mixture.checklist for phase in self.config.phases.values())
         generation = GENERATION | ASSESSING if taught else GENERATION
         checkpoint_from_model(self.model, self.config.output, tokenizer=self.tokenizer(), generation_config=generation)
 
@@ -261,6 +261,7 @@ class Recipe:
             return None
         corpus = dialogue_corpus(phase.corpus, writer)
         for kind, count, there in (
+            ("checklist", phase.mixture.checklist, corpus.checklist),
             ("assess", phase.mixture.assess, corpus.assess),
             ("correct", phase.mixture.correct, corpus.correct),
         ):

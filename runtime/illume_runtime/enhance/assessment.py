@@ -1,27 +1,25 @@
-"""An assessment of a picture against its prompt: one JSON object a line, and the words in which a model says it.
+"""An assessment of a picture against its prompt: one JSON object a line.
 
 Per dimension a score from 0 to 1 (null: the prompt says nothing of it) and an analysis of one sentence; an overall
-score, verdict and analysis. docs/self-enhancement.md has the schema.
+score, verdict and analysis; and the questions that were asked, with their answers. docs/self-enhancement.md has the
+schema.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from illume_runtime.enhance.checklist import DIMENSIONS, Check
 from illume_runtime.errors import UsageError
 from illume_runtime.files import atomic_write
 from illume_runtime.typed_json import json_from_text, json_from_value, value_from_json
 
 FORMAT: Final = "illume-assessment"
-SCHEMA_VERSION: Final = 1
-DIMENSIONS: Final = ("object", "count", "color", "spatial")
-QUESTION: Final = "is the picture right?"  # behind a drawn picture; answered in the words of `text_from_assessment`
-CORRECTION: Final = "correct the picture"  # behind an assessment; answered by a picture
+SCHEMA_VERSION: Final = 2
 GOOD: Final = 0.5  # the score from which a verdict is good
 UNSAID: Final = "the judge says nothing of it"
 
@@ -56,11 +54,40 @@ class Overall:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredCheck:
+    """A question of the checklist with what the judge answers, null where it has no plain answer.
+
+    `score` is how sure the answer is the wanted one. `shown_by`, `against`: the cells of the picture's grid, numbered
+    row by row, that show the answer and those they are compared with, where the judge knows. Raises ValueError as
+    `Check` and for a score outside 0..1.
+    """
+
+    dimension: str
+    question: str
+    wanted: str
+    answer: str | None
+    score: float | None
+    shown_by: tuple[int, ...] = ()
+    against: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.check
+        _check_score(self.score)
+        if (self.answer is None) != (self.score is None):
+            raise ValueError("answer and score: got one of them, expected both or null for both")
+
+    @property
+    def check(self) -> Check:
+        """What was asked."""
+        return Check(self.dimension, self.question, self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
 class Assessment:
     """What a judge says of the sample `id`, drawn from `prompt`."""
 
     format: Literal["illume-assessment"]
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     id: str
     prompt: str
     judge: str
@@ -69,6 +96,7 @@ class Assessment:
     color: Dimension
     spatial: Dimension
     overall: Overall
+    checks: tuple[AnsweredCheck, ...]
 
     def dimension(self, name: str) -> Dimension:
         """One of DIMENSIONS."""
@@ -77,7 +105,13 @@ class Assessment:
 
 
 def assessment(
-    identifier: str, prompt: str, judge: str, dimensions: dict[str, tuple[float, str]], score: float, analysis: str
+    identifier: str,
+    prompt: str,
+    judge: str,
+    dimensions: Mapping[str, tuple[float, str]],
+    score: float,
+    analysis: str,
+    checks: Iterable[AnsweredCheck] = (),
 ) -> Assessment:
     """The assessment; dimensions that are left out have no score."""
     given = {name: Dimension(*dimensions.get(name, (None, UNSAID))) for name in DIMENSIONS}
@@ -89,6 +123,7 @@ def assessment(
         prompt=prompt,
         judge=judge,
         overall=overall,
+        checks=tuple(checks),
         **given,
     )
 
@@ -131,46 +166,6 @@ def assessment_from_json(text: str) -> Assessment:
         version = data.get("schema_version")
         raise ValueError(f"schema_version {version!r} is unknown, expected {SCHEMA_VERSION}; update illume")
     return value_from_json(Assessment, data, "")
-
-
-_WHOLE: Final = "picture"
-_SAID: Final = re.compile(
-    "".join(rf"(?:{name} (?P<{name}_why>[^.]+): (?P<{name}>yes|no)\. )?" for name in DIMENSIONS)
-    + rf"{_WHOLE} (?P<{_WHOLE}>yes|no): (?P<{_WHOLE}_why>[^.]+)"
-)
-
-
-def text_from_assessment(one: Assessment) -> str:
-    """`object star: yes. count one star: no. picture no: wrong count`: what is seen, whether it is as asked, in all.
-
-    What is seen comes before each verdict and the dimensions before the whole, so that a model can read what it has
-    said. Dimensions of which the prompt says nothing are left out.
-    """
-    parts = []
-    for name in DIMENSIONS:
-        dimension = one.dimension(name)
-        if dimension.score is not None:
-            parts.append(f"{name} {dimension.analysis}: {'yes' if dimension.score >= GOOD else 'no'}")
-    verdict = "yes" if one.overall.verdict == "good" else "no"
-    return ". ".join([*parts, f"{_WHOLE} {verdict}: {one.overall.analysis}"])
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What an answer claims: the analyses, and where in the text the words yes and no of each verdict begin."""
-
-    place: int  # of the verdict on the whole picture
-    analysis: str
-    dimensions: dict[str, tuple[int, str]]
-
-
-def said_in_text(text: str) -> Said | None:
-    """The reverse of `text_from_assessment`, but for the scores; None for another text."""
-    found = _SAID.fullmatch(text)
-    if found is None or text != text.strip():
-        return None
-    dimensions = {name: (found.start(name), found[f"{name}_why"]) for name in DIMENSIONS if found[name]}
-    return Said(found.start(_WHOLE), found[f"{_WHOLE}_why"], dimensions)
 
 
 def _check_score(score: float | None) -> None:

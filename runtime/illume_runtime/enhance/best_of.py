@@ -1,7 +1,7 @@
 """The best of several pictures by the model's own judgement.
 
-All candidates' tokens are drawn as one batch and re-enter as one batch with the question behind them: the model says of
-each what it sees and whether it is right. Only the best one becomes pixels.
+The model writes down what the prompt wants to see. All candidates' tokens are drawn as one batch and re-enter as one
+batch with the questions behind them. Only the best one becomes pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from illume_runtime.detokenizing import pixels_of_codes
 from illume_runtime.drawing import draw_codes
-from illume_runtime.enhance.asking import is_taught, own_assessments
+from illume_runtime.enhance.asking import checklists_of, own_assessments
 from illume_runtime.enhance.assessment import Assessment
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import QualityError, UsageError
@@ -67,13 +67,10 @@ def best_picture(
 
     Raises UsageError for a model that did not learn to assess, QualityError where no candidate reaches the score.
     """
-    if not is_taught(model):
-        raise UsageError(
-            "this model did not learn to assess pictures (generation_config.json has no task 'assess'); train it with "
-            "a corpus of `illume enhance build`, or draw without --best-of and --redraw-below"
-        )
     schedule = model.schedule_of(size)
     request = PictureRequest(prompt, model.writer.draw(prompt, schedule.tag), schedule)
+    with model.tracer.span("assess"):
+        (checks,) = checklists_of(model, [prompt], cancel=cancel)
     codes: list[Codes] = []
     found: list[Assessment] = []
     for first in range(0, best_of.candidates * best_of.rounds, best_of.candidates):
@@ -81,7 +78,7 @@ def best_picture(
         codes += _codes(model, request, numbers, sampling, on_progress, cancel)
         with model.tracer.span("assess"):
             pictures = [_drawn(request, codes[i], i) for i in numbers]
-            found += own_assessments(model, pictures, size=size, cancel=cancel)
+            found += own_assessments(model, pictures, [checks] * len(pictures), size=size, cancel=cancel)
         scores = [one.overall.score for one in found]
         if max(scores) >= best_of.redraw_below:
             break

@@ -9,6 +9,7 @@ from illume_runtime.enhance.assessment import Assessment, assessment
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_file
+from illume_training.enhancement.claims import answered, claims_of
 from illume_training.enhancement.reading import caption_from_text
 from illume_training.evaluation.checker import SeenPicture
 from illume_training.evaluation.judging import caption_checks, relation_seen
@@ -50,8 +51,9 @@ def assessment_of(seen: SeenPicture, caption: Caption, identifier: str) -> Asses
     checks = caption_checks(seen, caption)
     words = {"object": _objects, "count": _counts, "color": _colors, "spatial": _places}
     dimensions = {name: (float(checks[name]), say(seen, caption)) for name, say in words.items() if name in checks}
-    right = checks["all"]
-    return assessment(identifier, caption.text, "checker", dimensions, float(right), _whole(seen, caption, checks))
+    asked = [answered(claim, seen) for claim in claims_of(caption)]
+    score, whole = float(checks["all"]), _whole(seen, caption, checks)
+    return assessment(identifier, caption.text, "checker", dimensions, score, whole, asked)
 
 
 def _whole(seen: SeenPicture, caption: Caption, checks: dict[str, bool]) -> str:

@@ -26,7 +26,7 @@ JUDGES = ("checker", "model", "questions")
 
 
 class ModelJudge:
-    """The model itself, in the words that it learnt."""
+    """The model itself, by the checklists that it learnt to write."""
 
     name = "model"
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge",
         choices=JUDGES,
         default="checker",
-        help="checker: independent, of this world's pictures; model: what it learnt to say; questions: what it answers",
+        help="checker: independent, of this world's pictures; model: asks itself; questions: is asked by this world",
     )
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help="the model that judges; not for the checker")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.jsonl", help="(CORPUS/assessments-JUDGE.jsonl)")
@@ -100,7 +100,7 @@ def _judge(args: argparse.Namespace, corpus: Corpus) -> Judge:
 
     pipeline = Pipeline.load(args.bundle, device=args.device, threads=args.threads)
     corpus.check_codes(pipeline.bundle)
-    return ModelJudge(pipeline) if args.judge == "model" else Questioner(pipeline.ask_drawn)
+    return ModelJudge(pipeline) if args.judge == "model" else Questioner(pipeline.assess_drawn)
 
 
 def _one_by_one(judge: Judge, drawn: list[Drawn], skipped: list[str]) -> Iterator[Assessment]:

@@ -1,22 +1,23 @@
 """Dialogues for training from an assessed corpus: `dialogues.jsonl`, and the pictures that corrections lead to.
 
-A good picture is assessed. A bad one is assessed, then corrected: by the codes of a good picture of the same prompt
-where the corpus has one, else by a picture of the world that shows what the prompt says. Beside them a picture can be
-assessed against prompts that it was not drawn for.
+A good picture is assessed: each question of its prompt's checklist is answered. A bad one is assessed, then corrected:
+by the codes of a good picture of the same prompt where the corpus has one, else by a picture of the world that shows
+what the prompt says. Beside them a picture can be assessed against prompts that it was not drawn for.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
 from PIL import Image
 
-from illume_runtime.enhance.assessment import Assessment, text_from_assessment
+from illume_runtime.enhance.assessment import Assessment
+from illume_runtime.enhance.checklist import text_from_checklist
 from illume_runtime.enhance.corpus import Sample
 from illume_runtime.errors import UsageError
 from illume_runtime.files import atomic_directory
@@ -30,19 +31,33 @@ from illume_training.evaluation.tasks import seen_in
 from illume_training.world import render
 
 FILE: Final = "dialogues.jsonl"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question about the picture, its answer, and the cells that show it and that they are compared with."""
+
+    question: str
+    answer: str
+    shown_by: tuple[int, ...] = ()
+    against: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A picture as ids with the answer to whether it is right; of a bad one also what it should be, as ids or file."""
+    """A picture as ids with what is asked of it; of a bad one also what it should be, as ids or file.
 
-    schema_version: Literal[1]
+    `checklist`: what the prompt wants, in the words of `text_from_checklist`.
+    """
+
+    schema_version: Literal[2]
     kind: Literal["assess", "correct"]
     id: str
     prompt: str
+    checklist: str
     tokens: tuple[int, ...]
-    answer: str
+    turns: tuple[Turn, ...]
     corrected_tokens: tuple[int, ...] = ()
     corrected_picture: str = ""
 
@@ -68,7 +83,6 @@ def write_dialogues(
     *,
     seed: int,
     num_altered: int = 0,
-    replace: bool = False,
 ) -> Built:
     """The folder, whole or not at all. Raises UsageError for assessments that are not of these samples.
 
@@ -80,6 +94,8 @@ def write_dialogues(
         sample, _ = by_id.get(one.id, (None, None))
         if sample is None or sample.prompt != one.prompt:
             raise UsageError(f"assessment {one.id} ({one.prompt[:60]!r}) is of no sample of this corpus; assess it")
+        if not one.checks:
+            raise UsageError(f"assessment {one.id} answers no question of the prompt; expected a judge that does")
         pairs.append((sample, one))
     if not pairs:
         raise UsageError("there are no assessments; run `illume enhance assess` first")
@@ -88,7 +104,7 @@ def write_dialogues(
         if one.overall.verdict == "good":
             good.setdefault(sample.prompt, []).append(sample)
     counts = {"assess": 0, "correct": 0, "altered": 0, "left_out": 0}
-    with atomic_directory(folder, replace=replace) as temporary, (temporary / FILE).open("w", encoding="utf-8") as file:
+    with atomic_directory(folder) as temporary, (temporary / FILE).open("w", encoding="utf-8") as file:
         for sample, one in pairs:
             dialogue = _dialogue(sample, one, good.get(sample.prompt, []), temporary, Random(f"{seed}-{sample.id}"))
             counts["left_out" if dialogue is None else dialogue.kind] += 1
@@ -127,20 +143,24 @@ def _altered(sample: Sample, picture: Path, count: int, rng: Random) -> Iterator
     _, seen = seen_in(image_from_file(picture))
     for number, caption in enumerate(dict.fromkeys(captions)):
         identifier = f"{sample.id}~{number}"
-        answer = text_from_assessment(assessment_of(seen, caption, identifier))
-        yield Dialogue(1, "assess", identifier, caption.text, sample.tokens, answer)
+        yield _assessing(sample, assessment_of(seen, caption, identifier))
+
+
+def _assessing(sample: Sample, one: Assessment) -> Dialogue:
+    turns = [Turn(c.question, c.answer, c.shown_by, c.against) for c in one.checks if c.answer is not None]
+    checklist = text_from_checklist(c.check for c in one.checks)
+    return Dialogue(SCHEMA_VERSION, "assess", one.id, one.prompt, checklist, sample.tokens, tuple(turns))
 
 
 def _dialogue(sample: Sample, one: Assessment, good: Sequence[Sample], folder: Path, rng: Random) -> Dialogue | None:
-    answer = text_from_assessment(one)
+    assessing = _assessing(sample, one)
     if one.overall.verdict == "good":
-        return Dialogue(1, "assess", sample.id, sample.prompt, sample.tokens, answer)
+        return assessing
     if good:
-        tokens = rng.choice(good).tokens
-        return Dialogue(1, "correct", sample.id, sample.prompt, sample.tokens, answer, corrected_tokens=tokens)
+        return replace(assessing, kind="correct", corrected_tokens=rng.choice(good).tokens)
     caption = caption_from_text(sample.prompt)
     scene = None if caption is None else scene_from_caption(caption, rng)
     if scene is None:
         return None
     Image.fromarray(render(scene)).save(folder / sample.picture)
-    return Dialogue(1, "correct", sample.id, sample.prompt, sample.tokens, answer, corrected_picture=sample.picture)
+    return replace(assessing, kind="correct", corrected_picture=sample.picture)

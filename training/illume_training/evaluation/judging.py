@@ -138,12 +138,14 @@ def _kind_said(o: SeenObject, groups: Sequence[Group]) -> tuple[str, str | None,
     return o.shape, o.color if says_color else None, o.size if says_size else None
 
 
+def objects_meant(group: Group, groups: Sequence[Group], objects: Sequence[SeenObject]) -> list[SeenObject]:
+    """The objects that the caption would name as this one of its groups."""
+    return [o for o in objects if _kind_said(o, groups) == (group.shape, group.color, group.size)]
+
+
 def relation_seen(relation: Relation, groups: Sequence[Group], objects: Sequence[SeenObject]) -> str | None:
     """How the first lies to the second, as the relation's word has it if it can; None: in no way, or one is missing."""
-    first, second = (
-        [o for o in objects if _kind_said(o, groups) == (g.shape, g.color, g.size)]
-        for g in (groups[relation.first], groups[relation.second])
-    )
+    first, second = (objects_meant(groups[i], groups, objects) for i in (relation.first, relation.second))
     if not first or not second:
         return None
     words = (relation.word, "left", "right", "above", "below")
