@@ -11,7 +11,7 @@ from illume_runtime.enhance.checklist import checklist_from_text, checklist_requ
 from illume_runtime.enhance.corpus import open_corpus
 from illume_runtime.typed_json import json_from_value
 from illume_training.corpus_lessons import CORRECTION, assess_lesson, checklist_lesson, correct_lesson, dialogue_corpus
-from illume_training.dialogue import AGAINST, IMAGE, SHOWN, TEXT, Writer
+from illume_training.dialogue import AGAINST, LAYOUT, SHOWN, TEXT, Writer
 from illume_training.enhancement.dialogues import Dialogue, Turn, dialogues_from_folder
 from illume_training.lessons import Mixture, make_lessons
 
@@ -149,7 +149,7 @@ NO_PICTURES = np.zeros((0, 3, 3), np.int64)
 def learnt(writer, sequence):
     """The words and the codes that a sequence teaches."""
     ids, losses = np.array(sequence.ids), np.array(sequence.losses)
-    return ids[losses == TEXT].tolist(), ids[losses == IMAGE].tolist()
+    return ids[losses == TEXT].tolist(), ids[losses == LAYOUT].tolist()
 
 
 def told(writer, turn):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.enhance import sampled_captions
 from illume_runtime.enhance import asking
 from illume_runtime.enhance.assessment import DIMENSIONS, AnsweredCheck, assessments_from_file
 from illume_runtime.enhance.checklist import Check
@@ -24,7 +25,7 @@ from illume_training.enhancement.reading import caption_from_text
 from illume_training.evaluation.checker import see
 from illume_training.looks import cell_of
 from illume_training.world import Scene, caption_of, render, sample_scene
-from illume_training.world.palette import COLORS
+from illume_training.world.palette import COLORS, INNER
 from illume_training.world.scene import with_objects
 
 
@@ -89,6 +90,23 @@ def test_a_scene_of_a_caption_shows_what_it_says():
     found = [(caption, scene) for caption, scene in made if scene is not None]
     assert len(found) >= 20
     assert all(isinstance(scene, Scene) and scene.split == "train" for _, scene in found)
+
+
+def test_a_scene_of_a_caption_is_settled_as_drawings_are_taught():
+    for caption in sampled_captions("drawings", 40, "train"):
+        scene = scene_from_caption(caption, Random(0))
+        if scene is None:
+            continue
+        things = list(scene.objects)  # as the eye meets them
+        assert all(o.row < INNER[-1] for o in things)
+        assert all(o.size == "medium" for o in things if not any(group.size for group in caption.groups))
+        order = [next(i for i, group in enumerate(caption.groups) if o in group) for o in things]
+        turned = any(relation.word in ("right", "below") for relation in caption.relations)
+        assert order[: 2 if turned else None] == ([1, 0] if turned else sorted(order))
+        for relation in caption.relations:
+            first, second = things[:2]
+            in_line = first.row == second.row if relation.word in ("left", "right") else first.column == second.column
+            assert in_line
 
 
 def test_a_prompt_of_another_world_stops_or_is_skipped(tmp_path, corpus, illume):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from illume_runtime.enhance.checklist import checklist_request
 from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_file
-from illume_training.dialogue import NO_LOSS, Sequence, Writer
+from illume_training.dialogue import LAYOUT, NO_LOSS, Sequence, Writer
 from illume_training.enhancement.dialogues import Dialogue, dialogues_from_folder
 
 CORRECTION: Final = "correct the picture"  # behind the questions about a picture; answered by another picture
@@ -79,7 +79,8 @@ def correct_lesson(writer: Writer, dialogue: Dialogue, target: int | None, codes
     _judged(writer, sequence, dialogue)
     writer.user(sequence, CORRECTION)
     ids = dialogue.corrected_tokens
-    writer.picture(sequence, codes_of(writer, ids, dialogue.id) if target is None else codes[target])
+    corrected = codes_of(writer, ids, dialogue.id) if target is None else codes[target]
+    writer.picture(sequence, corrected, LAYOUT)
     return sequence
 
 

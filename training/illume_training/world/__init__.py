@@ -4,7 +4,7 @@ Torch-free and seeded: the same seed gives the same scene, picture and sentence 
 """
 
 from illume_training.world.captions import Caption, Group, Relation, caption_of
-from illume_training.world.drawings import sample_drawing
+from illume_training.world.drawings import drawing_of, sample_drawing
 from illume_training.world.edits import EDIT_KINDS, Edit, sample_edit, sample_settled_edit
 from illume_training.world.questions import Question, describe, sample_question
 from illume_training.world.render import render
@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "caption_of",
     "describe",
+    "drawing_of",
     "render",
     "sample_drawing",
     "sample_edit",

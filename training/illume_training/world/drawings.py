@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from random import Random
 from typing import Final
 
 from illume_training.world.captions import Caption, are_single, caption_of_groups, groups_of, sample_detail
-from illume_training.world.palette import INNER
-from illume_training.world.scene import Scene, Split, sample_scene, with_objects
+from illume_training.world.palette import COLORS, INNER
+from illume_training.world.scene import BACKGROUNDS, Scene, SceneObject, Split, place, sample_scene, with_objects
 
 _RELATED: Final = 0.9  # of the captions that can say how two things lie to each other
+
+
+def drawing_of(caption: Caption, rng: Random) -> Scene | None:
+    """A random scene that a caption of its kind would have in `sample_drawing`; None if these places do not do."""
+    order = list(range(len(caption.groups)))
+    for relation in caption.relations:  # between the first two, one object each
+        if relation.word in ("right", "below"):
+            order[:2] = order[1::-1]
+    groups = [caption.groups[i] for i in order]
+    things: list[SceneObject] = []
+    for group in groups:
+        for _ in range(group.count):
+            color = group.color or rng.choice(tuple(COLORS))
+            thing = place(rng, things, group.shape, color, group.size or "medium")
+            if thing is None:
+                return None
+            things.append(thing)
+    scene = Scene(tuple(sorted(things)), caption.background or rng.choice(BACKGROUNDS), caption.style)
+    scene = _in_order(scene, things)
+    if caption.relations:
+        scene = _aligned(scene, caption.relations[0].word in ("left", "right"))
+    apart = all(a.fits_beside(b) for a, b in combinations(scene.objects, 2))
+    return scene if apart and scene.is_visible and _has_room(scene) else None
 
 
 def sample_drawing(rng: Random, split: Split) -> tuple[Scene, Caption]:
@@ -37,8 +61,7 @@ def sample_drawing(rng: Random, split: Split) -> tuple[Scene, Caption]:
             if a.row != b.row and a.column != b.column:
                 continue  # a third thing has come between them
         apart = all(a.fits_beside(b) for a, b in combinations(scene.objects, 2))
-        room = all(o.row < INNER[-1] for o in scene.objects)
-        if apart and room and scene.is_visible and scene.split == split:
+        if apart and _has_room(scene) and scene.is_visible and scene.split == split:
             groups = groups_of(scene, detail)
             return scene, caption_of_groups(scene, groups, rng, related=float(related), turned=0.5)
 
@@ -47,11 +70,19 @@ def _settled(scene: Scene, detail: str) -> Scene:
     """The scene with its things in other places, so that one group follows the other, and in sizes that are said."""
     groups = groups_of(scene, detail)
     things = sorted(scene.objects, key=lambda o: next(i for i, group in enumerate(groups) if o in group))
-    objects = [
-        replace(place, shape=thing.shape, color=thing.color, size=thing.size if detail == "size" else "medium")
-        for place, thing in zip(scene.objects, things, strict=True)
-    ]
+    return _in_order(scene, [thing if detail == "size" else replace(thing, size="medium") for thing in things])
+
+
+def _in_order(scene: Scene, things: Sequence[SceneObject]) -> Scene:
+    """The scene with these things, one after the other as the eye meets them, in the places that it has."""
+    there = zip(scene.objects, things, strict=True)
+    objects = [replace(old, shape=thing.shape, color=thing.color, size=thing.size) for old, thing in there]
     return with_objects(scene, objects)
+
+
+def _has_room(scene: Scene) -> bool:
+    """Whether the last row is empty."""
+    return all(o.row < INNER[-1] for o in scene.objects)
 
 
 def _aligned(scene: Scene, in_a_row: bool) -> Scene:
