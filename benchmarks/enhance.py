@@ -22,8 +22,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from illume_runtime.enhance.assessment import DIMENSIONS, GOOD, Assessment
+from illume_runtime.enhance.asking import is_taught
+from illume_runtime.enhance.assessment import GOOD, Assessment
 from illume_runtime.enhance.best_of import BestOf
+from illume_runtime.enhance.checklist import DIMENSIONS
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.files import atomic_write
 from illume_runtime.pipeline import ImageSampling, Pipeline
@@ -62,7 +64,7 @@ def assessing_figures(pipeline: Pipeline, captions: Sequence[Caption]) -> Figure
     truth = [assessment_of(seen_in(one.image)[1], caption, str(i)) for i, (one, caption) in enumerate(pairs)]
     figures: Figures = {"pictures that are good": float(np.mean([t.overall.score for t in truth]))}
     said = {"questions": Questioner(pipeline.assess_drawn).assess(drawn)}
-    if is_taught(pipeline):
+    if is_taught(pipeline.bundle):
         said["model"] = pipeline.assess_drawn(drawn)
         wanted = [tuple(c.check for c in one.checks) for one in said["questions"]]
         written = [tuple(c.check for c in one.checks) for one in said["model"]]
@@ -70,11 +72,6 @@ def assessing_figures(pipeline: Pipeline, captions: Sequence[Caption]) -> Figure
     for judge, found in said.items():
         figures |= {f"{judge}: {name}": value for name, value in agreement(found, truth).items()}
     return figures
-
-
-def is_taught(pipeline: Pipeline) -> bool:
-    """Whether the model learnt to write checklists."""
-    return "assess" in pipeline.bundle.generation
 
 
 def agreement(found: Sequence[Assessment], truth: Sequence[Assessment]) -> Figures:
@@ -209,7 +206,7 @@ def figures_of(bundle: Path, num_cases: int, threads: int | None) -> Figures:
     with Pipeline.load(bundle, threads=threads) as pipeline:
         figures = task_figures(pipeline, "draw", num_cases) | task_figures(pipeline, "questions", num_cases)
         figures |= assessing_figures(pipeline, captions)
-        if is_taught(pipeline):
+        if is_taught(pipeline.bundle):
             figures |= best_of_figures(pipeline, captions[:BEST_OF_CASES])
     return figures
 

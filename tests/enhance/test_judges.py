@@ -10,8 +10,8 @@ from PIL import Image
 
 from benchmarks.enhance import sampled_captions
 from illume_runtime.enhance import asking
-from illume_runtime.enhance.assessment import DIMENSIONS, AnsweredCheck, assessments_from_file
-from illume_runtime.enhance.checklist import Check
+from illume_runtime.enhance.assessment import AnsweredCheck, assessments_from_file
+from illume_runtime.enhance.checklist import DIMENSIONS, Check
 from illume_runtime.enhance.corpus import open_corpus
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.pipeline import Pipeline

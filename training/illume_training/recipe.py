@@ -260,12 +260,9 @@ class Recipe:
         if phase.corpus is None or phase.mixture is None:
             return None
         corpus = dialogue_corpus(phase.corpus, writer)
-        for kind, count, there in (
-            ("checklist", phase.mixture.checklist, corpus.checklist),
-            ("assess", phase.mixture.assess, corpus.assess),
-            ("correct", phase.mixture.correct, corpus.correct),
-        ):
-            if count and not there:
+        for kind in ("checklist", "assess", "correct"):
+            count = getattr(phase.mixture, kind)
+            if count and not getattr(corpus, kind):
                 raise UsageError(
                     f"{phase.corpus}: has no dialogue of the kind {kind}, of which {name} mixes in {count}"
                 )

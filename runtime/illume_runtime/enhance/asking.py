@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from illume_runtime.bundle import Bundle
 from illume_runtime.decoder import Embeds
 from illume_runtime.describing import answers_or_picture
 from illume_runtime.enhance.assessment import AnsweredCheck, Assessment, assessment
@@ -34,27 +35,32 @@ _TASK: Final = "assess"
 _RAMBLE: Final = 4  # tokens by which an answer may be longer than the longest wanted one
 
 
+def is_taught(bundle: Bundle) -> bool:
+    """Whether the model learnt to write checklists: then its generation_config.json has the task."""
+    return _TASK in bundle.generation
+
+
 def checklists_of(model: Model, prompts: Sequence[str], *, cancel: Cancel | None = None) -> list[Checklist]:
     """What the model says that each prompt wants; empty where it cannot be read.
 
     Raises UsageError for a model that did not learn it: its generation_config.json has no task 'assess'.
     """
-    defaults = model.bundle.generation
-    if _TASK not in defaults:
+    if not is_taught(model.bundle):
         raise UsageError(
             "this model did not learn to assess pictures (generation_config.json has no task 'assess'); train it with "
             "a corpus of `illume enhance build`, draw without --best-of and --redraw-below, or assess with "
             "--judge questions"
         )
-    limit = int(defaults[_TASK].get("max_tokens", MAX_CHECKLIST))
+    limit = int(model.bundle.generation[_TASK].get("max_tokens", MAX_CHECKLIST))
     unique = list(dict.fromkeys(prompts))
     written: dict[str, Checklist] = {}
     for first in range(0, len(unique), MAX_DRAW_BATCH):
         part = unique[first : first + MAX_DRAW_BATCH]
         turns = [UserTurn(checklist_request(prompt)) for prompt in part]
         rows = [model.embeds(model.writer.chat([turn]).conditional, ()) for turn in turns]
-        room = model.bundle.model.max_context - max(map(len, rows))
-        answers, _ = _answers(model, rows, [()] * len(rows), max(1, min(limit, room)), cancel)
+        longest, most = max(map(len, rows)), model.bundle.model.max_context
+        check_context(longest, 1, most, "the checklist")
+        answers, _ = _answers(model, rows, [()] * len(rows), min(limit, most - longest), cancel)
         written |= {prompt: _checklist(answer.text) for prompt, answer in zip(part, answers, strict=True)}
     return [written[prompt] for prompt in prompts]
 

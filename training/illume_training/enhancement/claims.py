@@ -13,7 +13,7 @@ from illume_training.evaluation.checker import SeenObject, SeenPicture
 from illume_training.evaluation.judging import objects_meant, relation_seen
 from illume_training.world import Caption, Group, Relation
 from illume_training.world.palette import CELL, GRID
-from illume_training.world.wording import NUMBERS, background_words, plural
+from illume_training.world.wording import NUMBERS, background_words, how_big, how_many, is_there, lies_so, named, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +53,27 @@ def _claims(caption: Caption) -> Iterator[Claim]:
     groups = caption.groups
     total = sum(group.count for group in groups)
     if total < len(NUMBERS):
-        yield Claim(Check("object", "how many objects are there?", NUMBERS[total]), _all)
+        yield Claim(Check("object", how_many("objects"), NUMBERS[total]), _all)
     counts: Counter[str] = Counter()
     for group in groups:
         counts[group.shape] += group.count
     dimension = "count" if any(group.count > 1 for group in groups) else "object"
     for shape, count in counts.items():
         if count < len(NUMBERS):
-            check = Check(dimension, f"how many {plural(shape)} are there?", NUMBERS[count])
+            check = Check(dimension, how_many(plural(shape)), NUMBERS[count])
             yield Claim(check, partial(_of_shape, shape))
     kinds = Counter((group.shape, group.color) for group in groups)
     for group in groups:
         if group.color is not None and group.size is not None and kinds[group.shape, group.color] == group.count == 1:
-            question = f"how big is {_named(group)}?"
-            yield Claim(Check("object", question, group.size), partial(_size, group))
+            yield Claim(Check("object", how_big(named(group.shape, group.color)), group.size), partial(_size, group))
     for shape, color in kinds:
         if color is not None:
-            question = f"is there {'an' if color[0] in 'aeiou' else 'a'} {color} {shape}?"
-            yield Claim(Check("color", question, "yes"), partial(_exists, shape, color))
+            yield Claim(Check("color", is_there(shape, color), "yes"), partial(_exists, shape, color))
     shared = {group.color for group in groups if sum(shape == group.shape for shape, _ in kinds) > 1 and group.color}
     for color in sorted(shared):
         count = sum(group.count for group in groups if group.color == color)
         if count < len(NUMBERS):
-            check = Check("color", f"how many {color} objects are there?", NUMBERS[count])
+            check = Check("color", how_many(f"{color} objects"), NUMBERS[count])
             yield Claim(check, partial(_of_color, color))
     if caption.background is not None:
         wanted = background_words(caption.background)
@@ -86,13 +84,8 @@ def _claims(caption: Caption) -> Iterator[Claim]:
         yield Claim(Check("color", "is it in sepia?", "yes"), partial(_style, caption.style))
     for relation in caption.relations:
         first, second = groups[relation.first], groups[relation.second]
-        word = f"{relation.word} of" if relation.word in ("left", "right") else relation.word
-        question = f"is {_named(first)} {word} {_named(second)}?"
+        question = lies_so(named(first.shape, first.color), relation.word, named(second.shape, second.color))
         yield Claim(Check("spatial", question, "yes"), partial(_relation, relation, groups))
-
-
-def _named(group: Group) -> str:
-    return f"the {group.color} {group.shape}" if group.color else f"the {group.shape}"
 
 
 def _all(seen: SeenPicture) -> Sighting | None:

@@ -34,8 +34,7 @@ def drawing_of(caption: Caption, rng: Random) -> Scene | None:
     scene = _in_order(scene, things)
     if caption.relations:
         scene = _aligned(scene, caption.relations[0].word in ("left", "right"))
-    apart = all(a.fits_beside(b) for a, b in combinations(scene.objects, 2))
-    return scene if apart and scene.is_visible and _has_room(scene) else None
+    return scene if _is_drawable(scene) else None
 
 
 def sample_drawing(rng: Random, split: Split) -> tuple[Scene, Caption]:
@@ -60,8 +59,7 @@ def sample_drawing(rng: Random, split: Split) -> tuple[Scene, Caption]:
             a, b = scene.objects[:2]
             if a.row != b.row and a.column != b.column:
                 continue  # a third thing has come between them
-        apart = all(a.fits_beside(b) for a, b in combinations(scene.objects, 2))
-        if apart and _has_room(scene) and scene.is_visible and scene.split == split:
+        if _is_drawable(scene) and scene.split == split:
             groups = groups_of(scene, detail)
             return scene, caption_of_groups(scene, groups, rng, related=float(related), turned=0.5)
 
@@ -80,9 +78,10 @@ def _in_order(scene: Scene, things: Sequence[SceneObject]) -> Scene:
     return with_objects(scene, objects)
 
 
-def _has_room(scene: Scene) -> bool:
-    """Whether the last row is empty."""
-    return all(o.row < INNER[-1] for o in scene.objects)
+def _is_drawable(scene: Scene) -> bool:
+    """Whether all things can be seen and stand apart, the last row empty."""
+    apart = all(a.fits_beside(b) for a, b in combinations(scene.objects, 2))
+    return apart and all(o.row < INNER[-1] for o in scene.objects) and scene.is_visible
 
 
 def _aligned(scene: Scene, in_a_row: bool) -> Scene:

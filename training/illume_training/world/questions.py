@@ -10,7 +10,19 @@ from typing import Final
 
 from illume_training.world.palette import COLORS, SHAPES
 from illume_training.world.scene import Scene, SceneObject
-from illume_training.world.wording import NUMBERS, OPPOSITES, background_words, plural, region_words, relation_between
+from illume_training.world.wording import (
+    NUMBERS,
+    OPPOSITES,
+    background_words,
+    how_big,
+    how_many,
+    is_there,
+    lies_so,
+    named,
+    plural,
+    region_words,
+    relation_between,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ def sample_question(scene: Scene, rng: Random, shares: Mapping[str, float] | Non
 
 
 def _named(o: SceneObject) -> str:
-    return f"the {o.color} {o.shape}"
+    return named(o.shape, o.color)
 
 
 def _what(scene: Scene, rng: Random) -> Question | None:
@@ -79,14 +91,14 @@ def _color(scene: Scene, rng: Random) -> Question | None:
 def _count(scene: Scene, rng: Random) -> Question:
     pick = rng.random()
     if pick < 0.3 or scene.style == "sepia":
-        return Question("count", "how many objects are there?", NUMBERS[len(scene.objects)])
+        return Question("count", how_many("objects"), NUMBERS[len(scene.objects)])
     if pick < 0.7:
         shape = rng.choice(scene.objects).shape if rng.random() < 0.8 else rng.choice(SHAPES)
         counted = tuple(o for o in scene.objects if o.shape == shape)
-        return Question("count", f"how many {plural(shape)} are there?", NUMBERS[len(counted)], counted)
+        return Question("count", how_many(plural(shape)), NUMBERS[len(counted)], counted)
     color = rng.choice(scene.objects).color if rng.random() < 0.8 else rng.choice(tuple(COLORS))
     counted = tuple(o for o in scene.objects if o.color == color)
-    return Question("count", f"how many {color} objects are there?", NUMBERS[len(counted)], counted)
+    return Question("count", how_many(f"{color} objects"), NUMBERS[len(counted)], counted)
 
 
 def _where(scene: Scene, rng: Random) -> Question | None:
@@ -109,9 +121,8 @@ def _exists(scene: Scene, rng: Random) -> Question | None:
         options = [(near.shape, c) for c in COLORS] + [(s, near.color) for s in SHAPES]
         shape, color = rng.choice([kind for kind in options if kind not in present])
         answer = "no"
-    article = "an" if color[0] in "aeiou" else "a"
     shown_by = tuple(o for o in scene.objects if o.kind == (shape, color))
-    return Question("yes-no", f"is there {article} {color} {shape}?", answer, shown_by)
+    return Question("yes-no", is_there(shape, color), answer, shown_by)
 
 
 def _compare(scene: Scene, rng: Random) -> Question | None:
@@ -123,8 +134,7 @@ def _compare(scene: Scene, rng: Random) -> Question | None:
     if word is None:
         return None
     asked, answer = (word, "yes") if rng.random() < 0.5 else (OPPOSITES[word], "no")
-    joined = f"{asked} of" if asked in ("left", "right") else asked
-    return Question("yes-no", f"is {_named(a)} {joined} {_named(b)}?", answer, (a,), (b,))
+    return Question("yes-no", lies_so(_named(a), asked, _named(b)), answer, (a,), (b,))
 
 
 def _size(scene: Scene, rng: Random) -> Question | None:
@@ -132,7 +142,7 @@ def _size(scene: Scene, rng: Random) -> Question | None:
     if not alone or scene.style == "sepia":
         return None
     o = rng.choice(alone)
-    return Question("size", f"how big is {_named(o)}?", o.size, (o,))
+    return Question("size", how_big(_named(o)), o.size, (o,))
 
 
 def _background(scene: Scene, rng: Random) -> Question | None:

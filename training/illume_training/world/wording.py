@@ -48,3 +48,28 @@ def region_words(row: int, column: int) -> str:
 def plural(shape: str) -> str:
     """The word for several."""
     return shape + ("es" if shape == "cross" else "s")
+
+
+def named(shape: str, color: str | None) -> str:
+    """One thing that is spoken of; None: its colour is not said."""
+    return f"the {color} {shape}" if color else f"the {shape}"
+
+
+def how_many(things: str) -> str:
+    """The question for a number."""
+    return f"how many {things} are there?"
+
+
+def is_there(shape: str, color: str) -> str:
+    """The question whether there is such a thing."""
+    return f"is there {'an' if color[0] in 'aeiou' else 'a'} {color} {shape}?"
+
+
+def how_big(thing: str) -> str:
+    """The question for a size."""
+    return f"how big is {thing}?"
+
+
+def lies_so(first: str, word: str, second: str) -> str:
+    """The question whether one thing lies to another as the word of a relation says."""
+    return f"is {first} {f'{word} of' if word in ('left', 'right') else word} {second}?"
