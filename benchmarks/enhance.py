@@ -1,6 +1,6 @@
 """What self-enhancement is worth: the tables of docs/self-enhancement.md.
 
-    python -m benchmarks.enhance --before A.bundle --after B.bundle --after C.bundle
+    python -m benchmarks.enhance --before A.bundle --after B.bundle --after C.bundle --shipped build/illume-tiny.bundle
 
 Several bundles of one side are seeds: mean, and lowest to highest. What was measured of a bundle is kept beside it, so
 that a run that was stopped goes on. `--quick` shows that all of it runs, on a few cases, and writes nothing.
@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -151,16 +151,17 @@ def seconds_of(command: list[str]) -> float:
     return perf_counter() - start_s
 
 
-def section(before: Sequence[Figures], after: Sequence[Figures], throughput: Figures, num_cases: int) -> str:
-    """The tables."""
-    names = dict.fromkeys(name for figures in (*before, *after) for name in figures)
+def section(columns: Mapping[str, Sequence[Figures]], throughput: Figures, num_cases: int) -> str:
+    """The tables; a column has one bundle or several, which are seeds."""
+    names = dict.fromkeys(name for column in columns.values() for figures in column for name in figures)
+    heads = [f"{head}, {len(column)} seeds" if len(column) > 1 else head for head, column in columns.items()]
     lines = [
         f"{num_cases} cases each of the test split, {min(num_cases, BEST_OF_CASES)} for the best of several; "
-        f"{len(before)} bundles without and {len(after)} with the corpus; mean (lowest to highest).",
+        "mean (lowest to highest).",
         "",
-        "| | without | with |",
-        "| --- | ---: | ---: |",
-        *(f"| {name} | {_cell(name, before)} | {_cell(name, after)} |" for name in names),
+        f"| | {' | '.join(heads)} |",
+        f"| --- |{' ---: |' * len(columns)}",
+        *(f"| {name} | {' | '.join(_cell(name, column) for column in columns.values())} |" for name in names),
         "",
         "| drawing a corpus | |",
         "| --- | ---: |",
@@ -171,7 +172,7 @@ def section(before: Sequence[Figures], after: Sequence[Figures], throughput: Fig
 
 def _cell(name: str, seeds: Sequence[Figures]) -> str:
     values = [figures[name] for figures in seeds if name in figures]
-    if not values:
+    if not values or (name.endswith("ms") and len(seeds) > 1):  # seeds differ in accuracy, not in time
         return ""
     shown = [f"{v:.0f}" if name.endswith("ms") else f"{v:.3f}" for v in (np.mean(values), min(values), max(values))]
     return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
@@ -216,21 +217,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="measure what self-enhancement is worth")
     parser.add_argument("--before", type=Path, action="append", required=True, metavar="BUNDLE")
     parser.add_argument("--after", type=Path, action="append", default=[], metavar="BUNDLE")
+    parser.add_argument("--shipped", type=Path, metavar="BUNDLE", help="a column of its own, which trained longer")
     parser.add_argument("--cases", type=int, default=500, metavar="N", help="cases of each kind (500)")
     parser.add_argument("--threads", type=int, metavar="T", help="threads of a stage (all cores)")
     parser.add_argument("--quick", action="store_true", help="four cases, and nothing is written")
     args = parser.parse_args(arguments)
     num_cases = 4 if args.quick else args.cases
     measure = figures_of if args.quick else kept_figures
-    before, after = ([measure(one, num_cases, args.threads) for one in some] for some in (args.before, args.after))
+    bundles = {"without": args.before, "with": args.after, "shipped": [args.shipped] if args.shipped else []}
+    columns = {name: [measure(one, num_cases, args.threads) for one in some] for name, some in bundles.items() if some}
     captions = sampled_captions("corpus", num_cases, "train")
     throughput = throughput_figures(args.before[0], captions, 1 if args.quick else 8)
-    text = section(before, after, throughput, num_cases)
+    text = section(columns, throughput, num_cases)
     print(text)
     if not args.quick:
         with atomic_write(PAGE) as temporary:
             temporary.write_text(page_with(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
-    print(json.dumps({"before": before, "after": after, "throughput": throughput}))
+    print(json.dumps({**columns, "throughput": throughput}))
     return 0
 
 

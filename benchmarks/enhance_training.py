@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, required=True, metavar="BUNDLE", help="the same, exported")
     parser.add_argument("--prompts", type=int, default=1500, metavar="N", help="prompts of the corpus (1500)")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the corpus (1.0)")
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of each training (1000)")
+    parser.add_argument("--steps", type=int, default=500, metavar="N", help="of each training (500)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="S", help="(1 2 3)")
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="trainings at once (2)")
     parser.add_argument("--threads", type=int, default=1, metavar="T", help="threads of each (1)")

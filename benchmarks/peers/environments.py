@@ -21,6 +21,8 @@ SIDES = {
     "onnxruntime_genai": "genai",
     "llama_cpp_python": "llama-cpp",
 }
+QUANTIZED = (OURS, "onnxruntime_genai", "llama_cpp_python")  # sides that store weights in WEIGHTS, not only in float32
+WEIGHTS = ("float32", "int8", "int4")
 ENVIRONMENTS = tuple(name for name in SIDES.values() if name is not None)
 
 
@@ -29,17 +31,32 @@ def python_of(environment: str) -> Path:
     return BUILD / environment / "venv" / "bin" / "python"
 
 
+def requirements_of(environment: str) -> str:
+    """What is to be installed in it."""
+    return (REQUIREMENTS / f"{environment}.txt").read_text(encoding="utf-8")
+
+
+def record_of(environment: str) -> Path:
+    """The file that holds what was installed in it, from when all of it was."""
+    return BUILD / environment / "installed.txt"
+
+
 def installed() -> list[str]:
     """The sides that can run here."""
-    return [side for side, name in SIDES.items() if name is None or python_of(name).is_file()]
+
+    def is_there(environment: str) -> bool:
+        record = record_of(environment)
+        return record.is_file() and record.read_text(encoding="utf-8") == requirements_of(environment)
+
+    return [side for side, name in SIDES.items() if name is None or is_there(name)]
 
 
-def called(side: str, verb: str, source: Path, target: Path, threads: int) -> dict[str, Any]:
+def called(side: str, verb: str, source: Path, target: Path, threads: int, *more: str) -> dict[str, Any]:
     """What `benchmarks.peers.worker` prints about a side. Raises RuntimeError with the end of its output."""
     name = SIDES[side]
     python = sys.executable if name is None else str(python_of(name))
-    command = [python, "-m", "benchmarks.peers.worker", verb, side, str(source), str(target), str(threads)]
-    paths = [ROOT, *(ROOT / folder for folder in ("kernels", "runtime", "export"))]
+    command = [python, "-m", "benchmarks.peers.worker", verb, side, str(source), str(target), str(threads), *more]
+    paths = [ROOT, *(ROOT / folder for folder in ("kernels", "runtime", "calibration", "export"))]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, paths)),

@@ -14,17 +14,19 @@ import subprocess
 import sys
 import venv
 
-from benchmarks.peers.environments import ENVIRONMENTS, REQUIREMENTS, python_of
+from benchmarks.peers.environments import ENVIRONMENTS, REQUIREMENTS, python_of, record_of, requirements_of
 
 BUILD_OPTIONS = {"CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}  # of llama.cpp: the language model alone
 
 
 def install(name: str) -> None:
     """Make the environment anew."""
-    python = python_of(name)
+    python, record = python_of(name), record_of(name)
+    record.unlink(missing_ok=True)
     venv.create(python.parents[1], with_pip=True, clear=True)
     command = [python, "-m", "pip", "install", "--requirement", REQUIREMENTS / f"{name}.txt"]
     subprocess.run(command, check=True, env={**os.environ, **BUILD_OPTIONS})
+    record.write_text(requirements_of(name), encoding="utf-8")
 
 
 def main(names: list[str]) -> None:

@@ -45,8 +45,10 @@ QWEN = LanguageModelConfig(
 TINY = dataclasses.replace(
     QWEN, vocab_size=512, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, mlp_size=96
 )
-TINY_CONTROLS = {name: 257 + i for i, name in enumerate(PUBLISHED.vocabulary.controls)}
-TINY_TAGS = {tag: 300 + i for i, tag in enumerate(PUBLISHED.vocabulary.tags)}
+LAYERS = dataclasses.replace(PUBLISHED.language_model, vocab_size=512, num_layers=4)  # heads and tables hardly count
+SMALL_CONTROLS = {name: 257 + i for i, name in enumerate(PUBLISHED.vocabulary.controls)}
+SMALL_TAGS = {tag: 300 + i for i, tag in enumerate(PUBLISHED.vocabulary.tags)}
+SMALL = PlusVocabulary(SMALL_CONTROLS, SMALL_TAGS, (340, 360), (360, 500))
 MOVQ = MovqConfig(base_channels=32, channels=(32, 32, 32, 32, 32), num_blocks=1, z_channels=8)  # and so are its halves
 
 
@@ -65,7 +67,8 @@ def config_of(name: str, language: LanguageModelConfig, vocabulary: PlusVocabula
 
 SHAPES = {
     "qwen2.5-0.5b": config_of("qwen2.5-0.5b", QWEN, PUBLISHED.vocabulary),
-    "tiny": config_of("tiny", TINY, PlusVocabulary(TINY_CONTROLS, TINY_TAGS, (340, 360), (360, 500))),
+    "3b-layers": config_of("3b-layers", LAYERS, SMALL),
+    "tiny": config_of("tiny", TINY, SMALL),
 }
 
 

@@ -1,7 +1,9 @@
 """One side in a process and an environment of its own.
 
-python -m benchmarks.peers.worker export SIDE CHECKPOINT OUTPUT THREADS
-python -m benchmarks.peers.worker run SIDE OUTPUT TASK THREADS       prints one line of JSON at the end
+python -m benchmarks.peers.worker export SIDE CHECKPOINT OUTPUT THREADS WEIGHTS
+python -m benchmarks.peers.worker run SIDE OUTPUT TASK THREADS
+
+The last line that it prints is JSON. WEIGHTS is the type in which they are stored.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from benchmarks.peers.task import chosen_by, task_from_file
 from illume_runtime.machine import peak_memory_bytes
 
 
-def export(side: str, checkpoint: Path, output: Path, threads: int) -> dict[str, object]:
+def export(side: str, checkpoint: Path, output: Path, threads: int, weights: str) -> dict[str, object]:
     """What it took, imports and child processes included."""
     begin_s = perf_counter()
-    importlib.import_module(f"benchmarks.peers.sides.{side}").export(checkpoint, output, threads)
+    importlib.import_module(f"benchmarks.peers.sides.{side}").export(checkpoint, output, threads, weights)
     of_children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {
         "seconds": perf_counter() - begin_s,
@@ -49,10 +51,10 @@ def run(side: str, folder: Path, task_path: Path, threads: int) -> dict[str, obj
     return {**found, "seconds": perf_counter() - begin_s}
 
 
-def main(verb: str, side: str, source: str, target: str, threads: str) -> None:
+def main(verb: str, side: str, source: str, target: str, threads: str, *more: str) -> None:
     """Print what was found as the last line."""
     function = {"export": export, "run": run}[verb]
-    found = function(side, Path(source), Path(target), int(threads))
+    found = function(side, Path(source), Path(target), int(threads), *more)
     print(f"\n{json.dumps(found)}", flush=True)
 
 

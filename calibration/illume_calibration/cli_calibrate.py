@@ -15,7 +15,7 @@ from illume_calibration.mixed_precision import recipe_under_budget, recipe_under
 from illume_calibration.observing import Observation, observe
 from illume_calibration.quality import Judgement, judge
 from illume_calibration.ranges import METHODS
-from illume_calibration.recipe import Recipe, default_name, recipe_from_name, with_overrides
+from illume_calibration.recipe import Recipe, check_stages, default_name, recipe_from_name, with_overrides
 from illume_calibration.report import text_from_damages, text_from_quality
 from illume_calibration.requests import HELD_OUT, Request, data_sha256, requests_from_file
 from illume_calibration.sensitivity import Damage
@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
     """
     output, data = Path(args.output), Path(args.data)
     bundle = Bundle.open(args.bundle)
-    recipe = with_overrides(recipe_from_name(args.recipe or default_name(bundle.family)), args.set, args.method)
+    name = args.recipe or default_name(bundle.family)
+    recipe = recipe_from_name(name)
+    check_stages(name, recipe, args.set, bundle.stages)
+    recipe = with_overrides(recipe, args.set, args.method)
     check_float(bundle)
     if output.exists():
         raise UsageError(f"{output} exists already; remove it, or choose another name")

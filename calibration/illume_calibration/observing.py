@@ -31,7 +31,7 @@ from illume_runtime.errors import EngineError, UsageError
 from illume_runtime.files import atomic_write
 from illume_runtime.manifest import StageSpec
 from illume_runtime.pipeline import Pipeline
-from illume_runtime.session import Arrays
+from illume_runtime.session import Arrays, OpenSession
 from illume_runtime.trace import NULL_TRACER
 
 SAVE_EVERY: Final = 8  # requests
@@ -62,7 +62,8 @@ def observe(
     Raises UsageError if too many requests fail, EngineError if a stage gives numbers that are not finite.
     """
     done, statistics, skipped = _resumed(folder, identity)
-    pipeline = _observed_pipeline(bundle, folder, statistics, threads)
+    sessions = observed_sessions(bundle, folder, statistics)
+    pipeline = Pipeline(bundle, device="cpu", threads=threads, tracer=NULL_TRACER, open_session=sessions)
     for number, request in enumerate(requests):
         if number < done:
             continue
@@ -74,15 +75,24 @@ def observe(
         if (number + 1) % SAVE_EVERY == 0:
             _save(folder, identity, number + 1, statistics, skipped)
     on_request(len(requests), len(requests))
-    skipped.check(len(requests), data)
+    try:
+        skipped.check(len(requests), data)
+    except UsageError:
+        shutil.rmtree(folder)  # the file must change, and then nothing of this is of use
+        raise
     _save(folder, identity, len(requests), statistics, skipped)
     return Observation(statistics, skipped.reasons, len(requests) - len(skipped.reasons))
 
 
-def _observed_pipeline(bundle: Bundle, folder: Path, statistics: Statistics, threads: int | None) -> Pipeline:
+def observed_sessions(bundle: Bundle, folder: Path, statistics: Statistics) -> OpenSession:
+    """Opens stages whose every call adds to the statistics; `folder` holds each graph for the time of its loading.
+
+    A call whose tensors are not finite raises EngineError.
+    """
+
     def open_session(_: Path, spec: StageSpec, device: str, threads: int | None) -> WatchedSession:
         model = graph_from_stage(bundle.path, spec)
-        axes = _tapped_axes(model)
+        axes = tapped_axes(model)
         of_stage = statistics.setdefault(spec.name, StageStatistics())
         for tensor, axis in axes.items():
             of_stage.tensors.setdefault(tensor, TensorStatistics(axis))
@@ -104,10 +114,10 @@ def _observed_pipeline(bundle: Bundle, folder: Path, statistics: Statistics, thr
         path.unlink()
         return session
 
-    return Pipeline(bundle, device="cpu", threads=threads, tracer=NULL_TRACER, open_session=open_session)
+    return open_session
 
 
-def _tapped_axes(model: Any) -> dict[str, int]:
+def tapped_axes(model: Any) -> dict[str, int]:
     """Tensor -> axis of its channels: the inputs of all layers, and the outputs of the convolutions."""
     axes: dict[str, int] = {}
     for layer in layers_of(model.graph):

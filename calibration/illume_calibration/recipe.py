@@ -22,7 +22,7 @@ scale for each row) or float32 (as it is).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -86,10 +86,14 @@ def default_name(family: str) -> str:
     return family if (FOLDER / f"{family}.toml").is_file() else DEFAULT
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a recipe of that name ships with this package; else it is a file of the user's."""
+    return "/" not in name and (FOLDER / f"{name}.toml").is_file()
+
+
 def recipe_from_name(name: str) -> Recipe:
     """The recipe in a file, or one that ships with this package by its name. Raises UsageError."""
-    shipped = FOLDER / f"{name}.toml"
-    path = shipped if "/" not in name and shipped.is_file() else Path(name)
+    path = FOLDER / f"{name}.toml" if is_shipped(name) else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
         raise UsageError(f"--recipe {name}: no such file; name one, or one of those that ship: {known}")
@@ -105,11 +109,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], method: Method | No
     stages = {pattern: _json_of(stage) for pattern, stage in recipe.stages.items()}
     changed = dict[str, dict[str, Any]]()
     for text in overrides:
-        left, equals, value = text.partition("=")
-        stage, dot, key = left.rpartition(".")
-        known = {field.name: field for field in fields(StageRecipe)}
-        if not equals or not dot or key not in known:
-            raise UsageError(f"--set {text}: expected STAGE.KEY=VALUE with a key of {', '.join(known)}")
+        stage, key, value = _parts_of(text)
         names = (stage,) if stage == EMBEDDING_TABLE else (stage, *stages)
         base = next((stages[p] for p in names if p in stages and fnmatchcase(stage, p)), {"weights": "int8"})
         changed.setdefault(stage, dict(base))[key] = _value(key, value, text)
@@ -122,6 +122,28 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], method: Method | No
     made = _recipe(data, "--set")
     touched = bool(overrides) or (method is not None and method != recipe.method)
     return replace(made, name=f"{recipe.name}, changed" if touched else recipe.name)
+
+
+def _parts_of(text: str) -> tuple[str, str, str]:
+    """Stage, key and value of an override."""
+    left, equals, value = text.partition("=")
+    stage, dot, key = left.rpartition(".")
+    known = [field.name for field in fields(StageRecipe)]
+    if not equals or not dot or key not in known:
+        raise UsageError(f"--set {text}: expected STAGE.KEY=VALUE with a key of {', '.join(known)}")
+    return stage, key, value
+
+
+def check_stages(name: str, recipe: Recipe, overrides: Sequence[str], stages: Collection[str]) -> None:
+    """Raise UsageError if `--set` or the user's recipe of that name speaks of a stage that is none of the bundle's.
+
+    Patterns may match none, and so may the names in shipped recipes: a bundle need not have all stages of its family.
+    """
+    of_file = () if is_shipped(name) else recipe.stages
+    for stage in (*(_parts_of(text)[0] for text in overrides), *of_file):
+        if stage not in (*stages, EMBEDDING_TABLE) and not set("*?[") & set(stage):
+            near = get_close_matches(stage, stages, n=3, cutoff=0.3) or sorted(stages)
+            raise UsageError(f"recipe: there is no stage {stage!r}; the nearest names are {', '.join(near)}")
 
 
 def for_layers(recipe: StageRecipe, stage: str, layers: Sequence[Layer]) -> StageRecipe:

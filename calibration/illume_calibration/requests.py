@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +76,8 @@ def _request(path: Path, number: int, text: str) -> Request:
     try:
         data = json_from_text(text)
     except ValueError as error:
-        raise UsageError(f"{where}: no JSON: {error}") from error
+        said = f"{error.msg} at character {error.pos + 1}" if isinstance(error, JSONDecodeError) else str(error)
+        raise UsageError(f"{where}: no JSON: {said}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{where}: got {text.strip()[:60]!r}, expected an object such as {_EXAMPLE}")
     task = data.get("task")

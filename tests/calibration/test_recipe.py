@@ -1,7 +1,14 @@
 import pytest
 
 from illume_calibration.layers import Layer
-from illume_calibration.recipe import StageRecipe, default_name, for_layers, recipe_from_name, with_overrides
+from illume_calibration.recipe import (
+    StageRecipe,
+    check_stages,
+    default_name,
+    for_layers,
+    recipe_from_name,
+    with_overrides,
+)
 from illume_runtime.errors import UsageError
 from illume_runtime.quantization import Bars
 
@@ -106,6 +113,17 @@ def test_a_malformed_recipe_is_refused(tmp_path, text, message):
 def test_a_malformed_override_is_refused(text, message):
     with pytest.raises(UsageError, match=message):
         with_overrides(recipe_from_name(SHIPPED), [text], None)
+
+
+def test_a_stage_that_the_bundle_has_not_is_refused_where_the_user_names_it(tmp_path):
+    stages = ("decoder", "head_text", "head_level0")
+    shipped = recipe_from_name(SHIPPED)
+    check_stages(SHIPPED, shipped, ["decoder.keep=x", "head_*.weights=int4", "token_embedding.weights=float32"], stages)
+    with pytest.raises(UsageError, match="there is no stage 'decodr'; the nearest names are decoder"):
+        check_stages(SHIPPED, shipped, ["decodr.keep=x"], stages)
+    own = written(tmp_path, 'method = "mse"\n[stages."vae*"]\nweights = "int8"\n[stages.heads]\nweights = "int8"')
+    with pytest.raises(UsageError, match="there is no stage 'heads'; the nearest names are head_text, head_level0"):
+        check_stages(own, recipe_from_name(own), [], stages)
 
 
 def test_patterns_and_places_become_names():

@@ -258,7 +258,10 @@ def test_standard_output_that_is_full_is_exit_code_3(bundle, image_file, words):
     rest = [image_file] if verb == "describe" else []
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = in_process(verb, bundle, *rest, *options, stdout=full)
-    assert (done.returncode, done.stderr) == (3, f"illume {verb}: error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"illume {verb}: error: No space left on device; make room and run the command again\n",
+    )
 
 
 @pytest.mark.parametrize("verb", ["info", "describe", "draw"])

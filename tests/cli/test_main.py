@@ -108,7 +108,11 @@ def failing(monkeypatch):
         (UnavailableError("no GPU"), 3, "no GPU"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 7, "out of memory; use a smaller -n, or close other programs"),
-        (OSError(28, "No space left on device", "out.png"), 3, "out.png: No space left on device"),
+        (
+            OSError(28, "No space left on device", "out.png"),
+            3,
+            "out.png: No space left on device; make room and run",
+        ),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 3, "pip install 'illume-rt[export]'"),
         (ImportError("libgomp.so.1: cannot open shared object file"), 3, "cannot be loaded: libgomp.so.1: cannot open"),
     ],

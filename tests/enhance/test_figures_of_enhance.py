@@ -35,9 +35,15 @@ def test_the_page_takes_a_section():
 
 
 def test_seeds_are_a_mean_and_a_range():
-    page = enhance.section([{"draw: all": 0.1}, {"draw: all": 0.3}], [{"draw: all": 0.4, "best of 1: ms": 90.4}], {}, 4)
+    seeds, one = (
+        [{"draw: all": 0.1, "plain: ms": 50.0}, {"draw: all": 0.3}],
+        [{"draw: all": 0.4, "best of 1: ms": 90.4}],
+    )
+    page = enhance.section({"without": seeds, "with": one}, {}, 4)
+    assert "| | without, 2 seeds | with |\n| --- | ---: | ---: |\n" in page
     assert "| draw: all | 0.200 (0.100 to 0.300) | 0.400 |" in page
     assert "| best of 1: ms |  | 90 |" in page
+    assert "| plain: ms |  |  |" in page
 
 
 def test_what_was_measured_of_a_bundle_is_kept_until_it_changes(tmp_path, monkeypatch):

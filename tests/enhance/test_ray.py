@@ -9,7 +9,8 @@ import pytest
 from generation_of_tests import contents, generation
 
 from illume_runtime.enhance import ray_workers
-from illume_runtime.enhance.ray_workers import WorkerOptions, drawn_by_workers
+from illume_runtime.enhance.ray_workers import drawn_by_ray
+from illume_runtime.enhance.workers import WorkerOptions
 from illume_runtime.errors import UnavailableError
 from illume_runtime.sampling import ImageSampling
 
@@ -18,7 +19,7 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     options = WorkerOptions("b", "", "cpu", 1, True)
     with pytest.raises(UnavailableError, match=r"pip install 'illume-rt\[ray\]'"):
-        next(drawn_by_workers("local", 1, options, ImageSampling(), []))
+        next(drawn_by_ray("local", 1, options, ImageSampling(), []))
 
 
 @pytest.mark.slow
@@ -73,4 +74,4 @@ def test_an_address_where_nothing_answers_is_an_error_of_the_environment(monkeyp
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     options = WorkerOptions("b", "", "cpu", 1, True)
     with pytest.raises(UnavailableError, match=r"--ray 10\.0\.0\.1:6379: no Ray cluster answers there: refused"):
-        next(drawn_by_workers("10.0.0.1:6379", 1, options, ImageSampling(), []))
+        next(drawn_by_ray("10.0.0.1:6379", 1, options, ImageSampling(), []))

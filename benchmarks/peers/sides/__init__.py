@@ -1,4 +1,6 @@
-"""One module a side: `export(checkpoint, output, threads)`, and a class `Side` that runs what it wrote.
+"""One module a side: `export(checkpoint, output, threads, weights)`, and a class `Side` that runs what it wrote.
+
+`weights` is one of `environments.WEIGHTS`; what is not among `environments.QUANTIZED` is asked for float32 alone.
 
 Every peer is given the cheapest way through its own interface: token ids in, logits of the last one out, no sampler.
 """

@@ -1,4 +1,7 @@
-"""`llama-cpp-python`: a GGUF file in float32, keys and values in float32 as well, through llama.cpp's own functions."""
+"""`llama-cpp-python`: a GGUF file, keys and values in float32, through llama.cpp's own functions.
+
+int8 is Q8_0, int4 is Q4_0: groups of 32 with a scale in half precision.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,11 @@ from safetensors import safe_open
 
 PACKAGES = ("llama-cpp-python",)
 FLOAT32 = 0  # of ggml's types
+TYPES = {
+    "float32": (gguf.LlamaFileType.ALL_F32, gguf.GGMLQuantizationType.F32),
+    "int8": (gguf.LlamaFileType.MOSTLY_Q8_0, gguf.GGMLQuantizationType.Q8_0),
+    "int4": (gguf.LlamaFileType.MOSTLY_Q4_0, gguf.GGMLQuantizationType.Q4_0),
+}
 OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 INSIDE = {
     "self_attn.q_proj": "attn_q",
@@ -28,12 +36,13 @@ INSIDE = {
 }
 
 
-def export(checkpoint: Path, output: Path, threads: int) -> None:
-    """One GGUF file without a tokenizer."""
+def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
+    """One GGUF file without a tokenizer; matrices in the type of the weights, the rest in float32."""
+    file_type, matrix_type = TYPES[weights]
     config = json.loads((checkpoint / "config.json").read_text())
     output.mkdir()
     writer = gguf.GGUFWriter(output / "model.gguf", "qwen2")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_file_type(file_type)
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -46,7 +55,9 @@ def export(checkpoint: Path, output: Path, threads: int) -> None:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     with safe_open(checkpoint / "model.safetensors", framework="np") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping
-            writer.add_tensor(_name_of(name), file.get_tensor(name))
+            tensor = file.get_tensor(name)
+            kind = matrix_type if tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
+            writer.add_tensor(_name_of(name), gguf.quantize(tensor, kind), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -13,7 +13,7 @@ from optimum.onnxruntime import ORTModelForCausalLM
 PACKAGES = ("optimum-onnx", "optimum", "transformers", "onnxruntime")
 
 
-def export(checkpoint: Path, output: Path, threads: int) -> None:
+def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
     """The ONNX file of the decoder with a cache."""
     ORTModelForCausalLM.from_pretrained(checkpoint, export=True, session_options=_options(threads)).save_pretrained(
         output

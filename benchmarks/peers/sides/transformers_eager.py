@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 PACKAGES = ("transformers", "torch")
 
 
-def export(checkpoint: Path, output: Path, threads: int) -> None:
+def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
     """A link: the checkpoint is what is run."""
     output.symlink_to(checkpoint.resolve(), target_is_directory=True)
 

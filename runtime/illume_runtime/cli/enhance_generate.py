@@ -35,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-error", choices=("stop", "skip"), default="stop", help="at a bad line: end, or go on without it (stop)"
     )
     parser.add_argument("--ray", metavar="ADDRESS", help="draw on a Ray cluster; local: start one on this machine")
-    parser.add_argument("--workers", type=count_up_to(4096), default=2, metavar="W", help="processes, with --ray (2)")
+    parser.add_argument(
+        "--workers",
+        type=count_up_to(4096),
+        metavar="W",
+        help="processes of --threads (1) each (this one; 2 with --ray)",
+    )
     add_image_sampling(parser, max_steps=MAX_STEPS)
     example(parser, "illume enhance generate build/illume-tiny.bundle assets/prompts.jsonl -n 2 -o build/corpus")
 
@@ -46,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from illume_runtime.enhance.corpus import bundle_sha256
     from illume_runtime.enhance.generating import corpus_facts, files_of_batch, generate, prompt_check
     from illume_runtime.enhance.prompt_file import prompts_from_file
-    from illume_runtime.enhance.ray_workers import WorkerOptions, drawn_by_workers
+    from illume_runtime.enhance.ray_workers import drawn_by_ray
+    from illume_runtime.enhance.workers import WorkerOptions, drawn_by_processes
     from illume_runtime.sampling import ImageSampling
 
     bundle = Bundle.open(args.bundle, verify=not args.no_verify)
@@ -62,10 +68,12 @@ def run(args: argparse.Namespace) -> int:
     facts = corpus_facts(bundle, prompts, samples_per_prompt=args.n, batch=args.batch, sampling=sampling)
 
     def draw(batches: Sequence[Batch]) -> Iterable[tuple[int, dict[str, bytes]]]:
+        path, sha256 = str(Path(args.bundle).resolve()), bundle_sha256(bundle)
+        options = WorkerOptions(path, sha256, args.device, args.threads or 1, not args.no_verify)
         if args.ray and batches:
-            path, sha256 = str(Path(args.bundle).resolve()), bundle_sha256(bundle)
-            options = WorkerOptions(path, sha256, args.device, args.threads or 1, not args.no_verify)
-            yield from drawn_by_workers(args.ray, args.workers, options, sampling, batches)
+            yield from drawn_by_ray(args.ray, args.workers or 2, options, sampling, batches)
+        elif args.workers and batches:
+            yield from drawn_by_processes(args.workers, options, sampling, batches)
         elif batches:
             with running(args, "enhance generate") as (pipeline, tracer):
                 for batch in batches:

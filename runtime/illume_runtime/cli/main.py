@@ -5,6 +5,7 @@ Only the chosen verb's module is imported, and a verb imports onnxruntime only w
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(words, "out of memory; use a smaller -n, or close other programs", 7)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(words, f"{where}{error.strerror or error}", UnavailableError.exit_code)
+        advice = "; make room and run the command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return _fail(words, f"{where}{error.strerror or error}{advice}", UnavailableError.exit_code)
     return code
 
 

@@ -1,64 +1,22 @@
-"""Batches drawn on many machines through Ray: each worker loads the bundle once, what a lost one had is redone.
-
-Workers give bytes back and write nothing: the folder is this process's alone. Every machine needs illume-rt and the
-bundle under the same path.
-"""
+"""Batches drawn on many machines through Ray; every machine needs illume-rt and the bundle under the same path."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from illume_runtime.bundle import Bundle
-from illume_runtime.enhance.corpus import bundle_sha256
-from illume_runtime.enhance.generating import Batch, files_of_batch
-from illume_runtime.errors import IllumeError, InvalidBundleError, UnavailableError
+from illume_runtime.enhance.generating import Batch
+from illume_runtime.enhance.workers import MAX_LOST, Files, Worker, WorkerOptions
+from illume_runtime.errors import IllumeError, UnavailableError
 from illume_runtime.sampling import ImageSampling
 
-MAX_LOST = 8  # workers, before this is taken for a fault of ours
 AHEAD = 2  # batches that a worker has: one at work, one waiting
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What a worker loads; `sha256` is that of the bundle of this process."""
-
-    bundle: str
-    sha256: str
-    device: str
-    threads: int
-    verify: bool
-
-
-class Worker:
-    """Draws batches with a pipeline that is loaded for the first one."""
-
-    def __init__(self, options: WorkerOptions, sampling: ImageSampling) -> None:
-        self._options, self._sampling = options, sampling
-        self._pipeline: Any = None
-
-    def process(self) -> int:
-        """The id of this process."""
-        return os.getpid()
-
-    def draw(self, batch: Batch) -> dict[str, bytes]:
-        """The files of the batch. Raises InvalidBundleError where another bundle lies under the path."""
-        if self._pipeline is None:
-            from illume_runtime.pipeline import Pipeline
-
-            options = self._options
-            bundle = Bundle.open(options.bundle, verify=options.verify)
-            if bundle_sha256(bundle) != options.sha256:
-                raise InvalidBundleError(f"{options.bundle}: a worker's machine has another bundle there; copy it anew")
-            self._pipeline = Pipeline.load(bundle, device=options.device, threads=options.threads)
-        return files_of_batch(self._pipeline, batch, self._sampling)
-
-
-def drawn_by_workers(
+def drawn_by_ray(
     address: str, num_workers: int, options: WorkerOptions, sampling: ImageSampling, batches: Sequence[Batch]
-) -> Iterator[tuple[int, dict[str, bytes]]]:
+) -> Iterator[tuple[int, Files]]:
     """(number, files) of each batch as it gets ready. `address` is that of a Ray cluster, `local` starts one here.
 
     Raises UnavailableError without Ray, without the cluster, or after too many lost workers; what a worker raises.
@@ -81,7 +39,7 @@ def drawn_by_workers(
 
 def _drawn(
     ray: Any, num_workers: int, options: WorkerOptions, sampling: ImageSampling, batches: Sequence[Batch]
-) -> Iterator[tuple[int, dict[str, bytes]]]:
+) -> Iterator[tuple[int, Files]]:
     remote = ray.remote(num_cpus=options.threads)(Worker)
     waiting = list(reversed(batches))
     workers = [remote.remote(options, sampling) for _ in range(min(num_workers, len(batches)))]
@@ -95,7 +53,7 @@ def _drawn(
         ready, _ = ray.wait(list(at_work), num_returns=1)
         worker, batch = at_work.pop(ready[0])
         try:
-            files: dict[str, bytes] = ray.get(ready[0])
+            files: Files = ray.get(ready[0])
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, IllumeError) else error from None
         except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
