@@ -9,35 +9,40 @@ import pytest
 
 from benchmarks.blocks import Block, blocks_of_3b, times_of_block
 from benchmarks.layers import Decode, LayerResults, text_of_results
-from benchmarks.peers.environments import OURS, called
-from benchmarks.peers.running import task_of
-from benchmarks.peers.sides.illume import quantize
-from benchmarks.peers.task import write_task
+from benchmarks.peers.environments import OURS
+from benchmarks.peers.running import checkpoint_of_shape, exported, measured, task_of
 from illume_export.families.illume_plus.models.vision_transformer import VitBlock
 from illume_runtime.bundle import Bundle
 from illume_runtime.machine import Machine, MachineLimits
 
-SMALL = Block("ViT block", lambda: VitBlock(32, 2, 64), {"x": (8, 32), "cos": (8, 8), "sin": (8, 8)})
+SMALL = Block("ViT block", lambda: VitBlock(32, 2, 64), {"x": (128, 32), "cos": (128, 8), "sin": (128, 8)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small shape with our float bundle in it."""
+    made = tmp_path_factory.mktemp("shapes") / "tiny"
+    exported(OURS, checkpoint_of_shape(made), 1, again=False)
+    return made
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_our_side_is_quantized_by_the_recipe_of_the_family(
-    published_bundle: Path, tmp_path: Path, weights: str
-) -> None:
-    quantize(published_bundle, tmp_path / "made", 1, weights)
-    made = Bundle.open(tmp_path / "made")
+def test_our_side_is_quantized_by_the_recipe_of_the_family(folder: Path, weights: str) -> None:
+    name = f"{OURS}-{weights}"
+    exported(name, folder / folder.name, 1, again=False)
+    made = Bundle.open(folder / name)
     assert made.manifest.quantization is not None
     decoder = made.manifest.quantization.stages["decoder"]
     assert (decoder.weights, decoder.activations) == (weights, "int8" if weights == "int8" else "float32")
-    write_task(task_of(made, 4, (1, 1)), tmp_path / "task.json")
-    assert len(called(OURS, "run", made.path, tmp_path / "task.json", 1)["text"]["ids"]) == 4
+    found = measured([name], folder, task_of(made, 4, (1, 1)), 1, 1)
+    assert len(found[name][0]["text"]["ids"]) == 4
 
 
 def test_a_block_is_timed_in_float_and_with_all_its_products_in_int8(tmp_path: Path) -> None:
     times = times_of_block(SMALL, tmp_path, 3, 1)
     assert times.speedup == pytest.approx(times.float32.median_ms / times.int8.median_ms, abs=1e-3)
     assert times.int8_bytes < times.float32_bytes
-    assert times.flops > 2 * 8 * 32 * (3 * 32 + 32 + 2 * 64)
+    assert times.flops == 2 * 128 * 32 * (3 * 32 + 32 + 2 * 64)
     nodes = [node.op_type for node in onnx.load(tmp_path / "vit-block-int8.onnx").graph.node]
     assert nodes.count("QuantizeLinear") == 4
     written = (tmp_path / "vit-block-int8.onnx").stat().st_mtime_ns
