@@ -28,6 +28,7 @@ from illume_runtime.enhance.best_of import BestOf
 from illume_runtime.enhance.checklist import DIMENSIONS
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.files import atomic_write
+from illume_runtime.machine import usable_cores
 from illume_runtime.pipeline import ImageSampling, Pipeline
 from illume_runtime.schedule import schedule_from_grammar
 from illume_training.enhancement.checking import assessment_of
@@ -116,12 +117,13 @@ def best_of_figures(pipeline: Pipeline, captions: Sequence[Caption]) -> Figures:
 
 
 def throughput_figures(bundle: Path, captions: Sequence[Caption], num_processes: int) -> Figures:
-    """Pictures a second: a corpus by the command, its start included, and a process for each picture."""
+    """Pictures a second: a corpus by a worker on each core, their start included, and a process for each picture."""
     illume = [sys.executable, "-m", "illume_runtime"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "p.jsonl").write_text(prompt_lines(captions), encoding="utf-8")
         words = ["enhance", "generate", bundle, folder / "p.jsonl", "-o", folder / "c", "--batch", BATCH]
+        words += ["--workers", usable_cores()]
         corpus_s = seconds_of([*illume, *map(str, words)]) / len(captions)
         one_s = float(
             np.median(
