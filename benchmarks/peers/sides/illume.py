@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -22,8 +21,6 @@ from illume_runtime.stages import Stages
 from illume_runtime.trace import NULL_TRACER
 
 PACKAGES = ("illume-rt", "onnxruntime")
-SEGMENTS = ("text", "level0", "level1")
-NUM_CALIBRATING = 256  # ids
 STAGES = ("decoder", "head_text", "head_level0", "head_level1")
 
 
@@ -33,7 +30,7 @@ def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
     Quantized ones are those of the float bundle beside them.
     """
     if weights != "float32":
-        quantize(output.with_name("illume"), output, threads, weights)
+        quantize(output.with_name("illume"), output, weights)
         return
     from benchmarks.peers.shapes import SHAPES, checkpoint_from_folder
     from illume_export.bundle_from_plan import bundle_from_plan
@@ -44,29 +41,16 @@ def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
     bundle_from_plan(made, plan, on_stage=lambda name, done, total: None, on_result=lambda result: None)
 
 
-def quantize(source: Path, output: Path, threads: int, weights: str) -> None:
-    """By the family's recipe; scales are those of random ids. int4 has weights alone, as its kernel wants."""
+def quantize(source: Path, output: Path, weights: str) -> None:
+    """By the family's recipe, in which the decoder has quantized weights alone: no data is needed."""
     from illume_calibration.bundle_from_recipe import Source, bundle_from_recipe
-    from illume_calibration.observing import observed_sessions
     from illume_calibration.recipe import recipe_from_name, with_overrides
-    from illume_calibration.statistics import Statistics
     from illume_runtime.quantization import CalibrationData
 
-    bundle = Bundle.open(source, verify=False)
-    statistics: Statistics = {}
-    with TemporaryDirectory(dir=output.parent) as folder:
-        sessions = observed_sessions(bundle, Path(folder), statistics)
-        engine = TokenEngine(Stages(bundle, "cpu", threads, NULL_TRACER, sessions))
-        ids = np.random.default_rng(0).integers(0, bundle.vocabulary.segment("text").end, (1, NUM_CALIBRATING))
-        hidden = engine.start([engine.embed(ids[0, :-1])], NUM_CALIBRATING)
-        engine.step(ids[:, -1:], "text")
-        for name in SEGMENTS:
-            engine.logits(name, hidden, 1.0)
-    changes = {"int8": (), "int4": ("decoder.weights=int4", "decoder.activations=float32", "decoder.weight_only=")}
-    recipe = with_overrides(recipe_from_name("illume_plus"), changes[weights], None)
+    recipe = with_overrides(recipe_from_name("illume_plus"), [f"decoder.weights={weights}"], None)
     recipe = replace(recipe, stages={name: recipe.stages[name] for name in ("decoder", "head_*", "token_embedding")})
-    about = CalibrationData("random ids", "", 1, 0, 0)
-    bundle_from_recipe(Source(bundle, statistics, about), recipe, output, None, lambda name, done, total: None)
+    float_source = Source(Bundle.open(source, verify=False), {}, CalibrationData("none", "", 0, 0, 0))
+    bundle_from_recipe(float_source, recipe, output, None, lambda name, done, total: None)
 
 
 class Side:
