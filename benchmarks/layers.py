@@ -64,13 +64,14 @@ class LayerResults:
 
 
 def decode_results(
-    folder: Path, sides: Sequence[str], rounds: int, tokens: int, threads: int, limits: MachineLimits
+    folder: Path, sides: Sequence[str], rounds: int, tokens: int, limits: MachineLimits, *, again: bool
 ) -> tuple[Decode, ...]:
-    """All sides in all types."""
+    """All sides in all types; `again`: exported again, also where the files stand."""
+    threads = limits.threads
     checkpoint = checkpoint_of_shape(folder)
     names = [f"{side}-{weights}" if weights != "float32" else side for weights in WEIGHTS for side in sides]
     for name in names:
-        exported(name, checkpoint, threads, again=False)
+        exported(name, checkpoint, threads, again=again)
     task = task_of(Bundle.open(folder / OURS, verify=False), tokens, ROWS)
     found = measured(names, folder, task, rounds, threads)
     num_layers = SHAPES[folder.name].language_model.num_layers
@@ -143,13 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> LayerResults:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="ids of the text (64)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--export", action="store_true", help="export again")
     parser.add_argument("--no-blocks", action="store_true", help="decoding alone")
     parser.add_argument("--build", type=Path, default=BUILD, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     sides = [side for side in QUANTIZED if side in installed()]
     limits = measured_limits(args.threads)
     folder = args.build / "shapes" / args.shape
-    decode = decode_results(folder, sides, args.rounds, args.tokens, args.threads, limits)
+    decode = decode_results(folder, sides, args.rounds, args.tokens, limits, again=args.export)
     graphs = args.build / "blocks"
     graphs.mkdir(parents=True, exist_ok=True)
     blocks = [] if args.no_blocks else blocks_of_3b()

@@ -9,7 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 from illume_calibration.layers import layers_of, products_from_gemms
 from illume_calibration.qdq import QuantizedLayer, quantize_graph
 from illume_calibration.weights import int4_in_groups, int8_per_channel
+from illume_runtime import ort as ort_module
+from illume_runtime.limits import LARGE_BYTES
+from illume_runtime.manifest import Flops, StageSpec, TensorSpec
 from illume_runtime.ort import DISABLED_OPTIMIZERS
+from illume_runtime.session import session_from_stage
 
 RNG = np.random.default_rng(0)
 K, N, M = 64, 48, 40
@@ -124,6 +128,29 @@ def test_weights_alone(products, bits, tmp_path):
     for name, y in zip("qkv", run(model, {"x": x}, optimized=False), strict=True):
         assert np.abs(y - x @ made[name].dequantized()).max() <= 1e-4
     assert kernels_of(model, tmp_path).count("MatMulNBits") == 3
+
+
+def test_int8_weights_alone_get_wide_groups_in_large_stages(tmp_path, monkeypatch):
+    width = 512
+    x, weight = array(3, width), array(width, N)
+    nodes = [helper.make_node("MatMul", ["x", "a.weight"], ["y"])]
+    model = model_of(nodes, {"a.weight": weight}, {"x": ["B", width]}, {"y": ["B", N]})
+    quantized = int8_per_channel(weight, 1)
+    quantize_graph(model, {"a": QuantizedLayer(quantized, None, None)})
+    onnx.save(model, tmp_path / "a.onnx")
+
+    def of_stage(weight_bytes):
+        inputs, outputs = (TensorSpec(name, "float32", ("B", n)) for name, n in (("x", width), ("y", N)))
+        spec = StageSpec("a", "a.onnx", 23, (inputs,), (outputs,), weight_bytes, 0, Flops("row", 1), "", None)
+        return session_from_stage(tmp_path / "a.onnx", spec, "cpu", 1).run({"x": x})["y"]
+
+    small, large = of_stage(LARGE_BYTES - 1), of_stage(LARGE_BYTES)
+    exact = x @ quantized.dequantized()
+    for found in (small, large):  # the inputs are rounded to int8 in each group
+        assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+    assert not np.array_equal(small, large)
+    monkeypatch.setattr(ort_module, "WIDE_GROUPS", ("session.qdq_matmulnbits_block_size", "32"))
+    assert np.array_equal(of_stage(LARGE_BYTES), small)
 
 
 def test_a_chain_of_convolutions_is_that_of_rounded_numbers(tmp_path):
