@@ -49,7 +49,7 @@ FLOAT = {
     "denoiser": ["conv_in", "conv_out"],
     "vae_decoder": ["post_quant_conv", "decoder.conv_in", "decoder.conv_out"],
 }
-WEIGHTS_ALONE = {"decoder": "layers.*.mlp.down_proj", "conditioner": "step_shifts*"} | {
+WEIGHTS_ALONE = {"decoder": "layers.*", "conditioner": "step_shifts*"} | {
     f"head_{segment}": "weight" for segment in ("text", "level0", "level1")
 }
 TOLERANCE = 1e-4  # of the largest value of a tensor, or of 1
