@@ -31,7 +31,7 @@ from illume_runtime.errors import EngineError, UsageError
 from illume_runtime.files import atomic_write
 from illume_runtime.manifest import StageSpec
 from illume_runtime.pipeline import Pipeline
-from illume_runtime.session import Arrays, OpenSession
+from illume_runtime.session import Arrays
 from illume_runtime.trace import NULL_TRACER
 
 SAVE_EVERY: Final = 8  # requests
@@ -62,8 +62,7 @@ def observe(
     Raises UsageError if too many requests fail, EngineError if a stage gives numbers that are not finite.
     """
     done, statistics, skipped = _resumed(folder, identity)
-    sessions = observed_sessions(bundle, folder, statistics)
-    pipeline = Pipeline(bundle, device="cpu", threads=threads, tracer=NULL_TRACER, open_session=sessions)
+    pipeline = _observed_pipeline(bundle, folder, statistics, threads)
     for number, request in enumerate(requests):
         if number < done:
             continue
@@ -84,12 +83,7 @@ def observe(
     return Observation(statistics, skipped.reasons, len(requests) - len(skipped.reasons))
 
 
-def observed_sessions(bundle: Bundle, folder: Path, statistics: Statistics) -> OpenSession:
-    """Opens stages whose every call adds to the statistics; `folder` holds each graph for the time of its loading.
-
-    A call whose tensors are not finite raises EngineError.
-    """
-
+def _observed_pipeline(bundle: Bundle, folder: Path, statistics: Statistics, threads: int | None) -> Pipeline:
     def open_session(_: Path, spec: StageSpec, device: str, threads: int | None) -> WatchedSession:
         model = graph_from_stage(bundle.path, spec)
         axes = tapped_axes(model)
@@ -114,7 +108,7 @@ def observed_sessions(bundle: Bundle, folder: Path, statistics: Statistics) -> O
         path.unlink()
         return session
 
-    return open_session
+    return Pipeline(bundle, device="cpu", threads=threads, tracer=NULL_TRACER, open_session=open_session)
 
 
 def tapped_axes(model: Any) -> dict[str, int]:

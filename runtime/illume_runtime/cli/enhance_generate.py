@@ -12,6 +12,7 @@ from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_image_sampling, add_running, count_up_to, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.running import running, sampling_from_args
+from illume_runtime.errors import UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH, MAX_STEPS
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw what is missing, and say how fast it went."""
     from illume_runtime.bundle import Bundle
-    from illume_runtime.enhance.corpus import bundle_sha256
     from illume_runtime.enhance.generating import corpus_facts, files_of_batch, generate, prompt_check
     from illume_runtime.enhance.prompt_file import prompts_from_file
     from illume_runtime.enhance.ray_workers import drawn_by_ray
     from illume_runtime.enhance.workers import WorkerOptions, drawn_by_processes
     from illume_runtime.sampling import ImageSampling
 
+    if (args.ray or args.workers) and (args.trace or args.memory):
+        raise UsageError("--trace and --memory are of one process; leave them out, or --workers and --ray")
     bundle = Bundle.open(args.bundle, verify=not args.no_verify)
     skipped: list[str] = []
 
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     facts = corpus_facts(bundle, prompts, samples_per_prompt=args.n, batch=args.batch, sampling=sampling)
 
     def draw(batches: Sequence[Batch]) -> Iterable[tuple[int, dict[str, bytes]]]:
-        path, sha256 = str(Path(args.bundle).resolve()), bundle_sha256(bundle)
+        path, sha256 = str(Path(args.bundle).resolve()), facts.bundle_sha256
         options = WorkerOptions(path, sha256, args.device, args.threads or 1, not args.no_verify)
         if args.ray and batches:
             yield from drawn_by_ray(args.ray, args.workers or 2, options, sampling, batches)

@@ -127,5 +127,5 @@ def _serve(connection: Connection, options: WorkerOptions, sampling: ImageSampli
             return
         try:
             connection.send(worker.draw(batch))
-        except (IllumeError, MemoryError) as error:
+        except (IllumeError, MemoryError, OSError) as error:
             connection.send(error)
