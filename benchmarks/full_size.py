@@ -1,13 +1,14 @@
-"""A model of full size on this machine: a draft picture and a description, beside what they take at the least.
+"""A model of full size on this machine: a picture and a description, beside what they take at the least.
 
     illume export --random-weights illume-plus-3b -o build/illume-plus-3b.bundle
-    python -m benchmarks.full_size build/illume-plus-3b.bundle --memory 10GiB
+    python -m benchmarks.full_size build/illume-plus-3b.bundle --memory 20GiB
 
-Each request runs in a process of its own. `--tokens` stops a picture after so many codes; the draft decoder then gets
-codes of zeros. `--processor-time` counts the time of the processor instead of the wall's: for one thread on a machine
+Each request runs in a process of its own: a draft picture, a description, and where asked for a picture that the
+diffusion model draws in `--steps`. `--tokens` stops a draft after so many codes; the draft decoder then gets codes of
+zeros. `--processor-time` counts the time of the processor instead of the wall's: for one thread on a machine
 that does other work. The least time of a stage is what it moves over the machine's measured read bandwidth; its bytes
 are those of the weights as they lie in memory and of the cache. Beside the measured peak stands that of `illume plan`.
-Written to `benchmarks/results/full-size/MODEL-MACHINE.json`, request by request.
+Written to `benchmarks/results/full-size/MODEL-MACHINE.json`, each request with its limit of memory on its own.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ from illume_runtime.machine import peak_memory_bytes, this_machine
 from illume_runtime.memory import limit_memory
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 from illume_runtime.profile.picture import measuring_picture
+from illume_runtime.residency import RESIDENCIES
 from illume_runtime.trace import Span, Tracer
 
-KINDS = {"draw": "draw draft", "describe": "describe"}  # of this file, of illume plan
+KINDS = {"draw": "draw draft", "describe": "describe", "standard": "draw standard"}  # of this file, of illume plan
+USUAL = ("draw", "describe")
 PROMPT, DRAFT = "a lighthouse at dusk", ImageSampling(quality="draft")
 BUFFER_BYTES, NUM_TRIES = 256 << 20, 4
 
@@ -46,12 +49,14 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size")
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--memory", default="10GiB", help="what a process may take")
+    parser.add_argument("--memory", default="20GiB", help="what a process may take")
     parser.add_argument("--size", default="256x256")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, help="codes of a picture (all), tokens of a description (32)")
+    parser.add_argument("--residency", choices=RESIDENCIES, default="all")
+    parser.add_argument("--steps", type=int, default=2, help="of the diffusion (2)")
     parser.add_argument("--processor-time", action="store_true")
-    parser.add_argument("--requests", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--requests", nargs="*", choices=KINDS, default=USUAL)
     parser.add_argument("--here", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.here:
@@ -65,10 +70,11 @@ def main() -> None:
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"model": plan["name"]}
     for kind in args.requests:
         found = json_of("benchmarks.full_size", *sys.argv[1:], "--here", kind)
-        found["planned_peak_bytes"] = planned[KINDS[kind]]["peak_bytes"]
+        plan_of_kind = planned[KINDS[kind]][args.residency]
+        found["planned_peak_bytes"] = plan_of_kind["peak_bytes"]
         found["planned_to_measured"] = round(found["planned_peak_bytes"] / found["peak_memory_bytes"], 3)
-        found["mapped_stages"] = planned[KINDS[kind]]["stages"]
-        results[kind] = found
+        found["mapped_stages"] = plan_of_kind["stages"]
+        results[f"{kind}, {args.memory}, {args.residency}"] = found
         print(text_of(kind, found), flush=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -89,15 +95,18 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     limit_memory(memory_size(args.memory))
     tracer = Tracer()
     bytes_per_s = read_bytes_per_s(clock)
-    pipeline = Pipeline.load(Bundle.open(args.bundle, verify=False), threads=args.threads, tracer=tracer, verify=False)
+    bundle = Bundle.open(args.bundle, verify=False)
+    pipeline = Pipeline.load(bundle, threads=args.threads, tracer=tracer, residency=args.residency)
     start = clock()
-    (draw if args.here == "draw" else describe)(pipeline, args)
+    {"draw": draw, "describe": describe, "standard": draw_standard}[args.here](pipeline, args)
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "memory": args.memory,
+        "residency": args.residency,
         "size": args.size,
         "threads": args.threads,
         "tokens": args.tokens,
+        "steps": args.steps if args.here == "standard" else None,
         "clock": "processor" if args.processor_time else "wall",
         "request_ms": round((clock() - start) / 1e6, 1),
         "read_gb_per_s": round(bytes_per_s / 1e9, 2),
@@ -123,6 +132,11 @@ def draw(pipeline: Pipeline, args: argparse.Namespace) -> None:
             model.engine.logits(segment.name, np.zeros((2, model.bundle.model.hidden_size), np.float32), 2.0)
         codes = tuple(np.zeros(grid, np.int64) for grid in schedule.grids)
         pixels_of_codes(model.stages, schedule, [codes], [0], DRAFT)
+
+
+def draw_standard(pipeline: Pipeline, args: argparse.Namespace) -> None:
+    """A picture of the diffusion model, in fewer steps than it takes by default."""
+    pipeline.draw(PROMPT, size=args.size, sampling=ImageSampling(quality="standard", steps=args.steps))
 
 
 def describe(pipeline: Pipeline, args: argparse.Namespace) -> None:

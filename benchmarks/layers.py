@@ -4,7 +4,7 @@ python -m benchmarks.layers                   all that `python -m benchmarks.pee
 python -m benchmarks.layers --shape tiny      to see that all of it works; writes no results
 
 Decoding is that of four layers of the language model with a vocabulary of 512, so that layers are nearly all of it: a
-text of `--tokens` ids, one row, each side with its own file in float32, int8 and int4. All are driven as
+text of `--tokens` ids, one row, each side with its own files in float32, int8 and int4 (`QUANTIZED`). All are driven as
 `python -m benchmarks.peers` drives them, one process at a time, in turns.
 """
 
@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.blocks import BlockTimes, blocks_of_3b, times_of_block
-from benchmarks.peers.environments import BUILD, OURS, QUANTIZED, WEIGHTS, installed
+from benchmarks.peers.environments import BUILD, FLOAT, OURS, QUANTIZED, installed
 from benchmarks.peers.results import tokens_of_rounds
 from benchmarks.peers.running import checkpoint_of_shape, exported, measured, task_of
 from benchmarks.peers.shapes import SHAPES
@@ -69,20 +69,20 @@ def decode_results(
     """All sides in all types; `again`: exported again, also where the files stand."""
     threads = limits.threads
     checkpoint = checkpoint_of_shape(folder)
-    names = [f"{side}-{weights}" if weights != "float32" else side for weights in WEIGHTS for side in sides]
+    pairs = [(side, weights) for side in sides for weights in QUANTIZED[side]]
+    names = [side if weights == FLOAT else f"{side}-{weights}" for side, weights in pairs]
     for name in names:
         exported(name, checkpoint, threads, again=again)
     task = task_of(Bundle.open(folder / OURS, verify=False), tokens, ROWS)
     found = measured(names, folder, task, rounds, threads)
     num_layers = SHAPES[folder.name].language_model.num_layers
     decodes = []
-    for name in names:
+    for name, (side, weights) in zip(names, pairs, strict=True):
         text = tokens_of_rounds([one["text"] for one in found[name]], found[OURS][0]["text"]["ids"])
         ms, cpu_ms = (round(value / num_layers, 4) for value in (text.ms_per_token, text.cpu_ms_per_token))
         stored = sum(path.stat().st_size for path in (folder / name).rglob("*") if path.is_file()) // num_layers
-        side, _, weights = name.partition("-")
         share = round(stored / limits.memory_bytes_per_s * 1e3 / ms, 3)
-        decodes.append(Decode(side, weights or WEIGHTS[0], found[name][0]["versions"], ms, cpu_ms, stored, share))
+        decodes.append(Decode(side, weights, found[name][0]["versions"], ms, cpu_ms, stored, share))
     return tuple(decodes)
 
 
@@ -94,7 +94,7 @@ def text_of_results(results: LayerResults) -> str:
         f"{limits.float32_flops_per_s / 1e9:.0f} GFLOP/s, {results.threads} threads; {results.date}, {results.commit}"
     ]
     if results.decode:
-        plain = next(one for one in results.decode if one.side == OURS and one.weights == "float32")
+        plain = next(one for one in results.decode if one.side == OURS and one.weights == FLOAT)
         rows = [
             [
                 one.side,
@@ -105,18 +105,20 @@ def text_of_results(results: LayerResults) -> str:
                 f"{plain.ms / one.ms:.2f}x",
                 f"{one.share:.0%}",
             ]
-            for one in results.decode
+            for one in sorted(results.decode, key=lambda one: one.weights)
         ]
         header = ["decode", "weights", "a layer", "ms", "CPU ms", "of our float32", "share of bandwidth"]
         lines += ["", table(header, rows), ""]
         for weights, goal in GOALS.items():
-            of_type = [one for one in results.decode if one.weights == weights]
+            of_type = [one for one in results.decode if one.weights.partition("-")[0] == weights]
             ours = next(one for one in of_type if one.side == OURS)
             said = f"{weights}: {plain.ms / ours.ms:.2f} times our float32, goal {goal}; "
             said += f"{ours.share:.0%} of the bandwidth, goal {SHARE_GOAL:.0%}"
             if peers := [one for one in of_type if one.side != OURS]:
                 best = min(peers, key=lambda one: one.ms)
-                said += f"; {best.ms / ours.ms:.2f} times the speed of the best peer ({best.side}), goal 1"
+                said += (
+                    f"; {best.ms / ours.ms:.2f} times the speed of the best peer, {best.side} {best.weights}, goal 1"
+                )
             lines.append(said)
     if results.blocks:
         rows = [

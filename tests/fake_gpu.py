@@ -6,6 +6,7 @@ Work waits in a queue until something synchronizes, so that a host that reads to
 import ctypes
 from collections import Counter
 from contextlib import nullcontext
+from time import perf_counter_ns
 
 import numpy as np
 
@@ -40,13 +41,21 @@ class FakeMemory:
 
 
 class FakeEvent:
-    def __init__(self, stream):
-        self._stream, self.done = stream, False
+    def __init__(self, stream, is_timed):
+        self._stream, self._is_timed, self.done_ns = stream, is_timed, None
+
+    def reach(self):
+        self.done_ns = perf_counter_ns()
 
     def synchronize(self):
         self._stream.device.calls["wait for an event"] += 1
-        while not self.done:
+        while self.done_ns is None:
             self._stream.work_off_one()
+
+    def ms_since(self, earlier):
+        assert self._is_timed
+        assert earlier._is_timed
+        return (self.done_ns - earlier.done_ns) / 1e6
 
 
 class FakeGraph:
@@ -94,9 +103,9 @@ class FakeStream:
     def zero(self, target, num_bytes):
         self.put(lambda: ctypes.memset(target, 0, num_bytes), "zero")
 
-    def record(self):
-        event = FakeEvent(self)
-        self.put(lambda: setattr(event, "done", True), "record")
+    def record(self, *, is_timed=False):
+        event = FakeEvent(self, is_timed)
+        self.put(event.reach, "record")
         return event
 
     def wait(self, event):

@@ -21,8 +21,15 @@ SIDES = {
     "onnxruntime_genai": "genai",
     "llama_cpp_python": "llama-cpp",
 }
-QUANTIZED = (OURS, "onnxruntime_genai", "llama_cpp_python")  # sides that store weights in WEIGHTS, not only in float32
-WEIGHTS = ("float32", "int8", "int4")
+FLOAT = "float32"
+WIDE_GROUP = 128
+# How the sides that can store weights in integers do it; a number is that of the weights that share a scale, without
+# one they are WIDE_GROUP, or a row in our int8.
+QUANTIZED = {
+    OURS: (FLOAT, "int8", "int4", "int4-32"),
+    "onnxruntime_genai": (FLOAT, "int8", "int8-32", "int4", "int4-32"),
+    "llama_cpp_python": (FLOAT, "int8-32", "int4-32"),
+}
 ENVIRONMENTS = tuple(name for name in SIDES.values() if name is not None)
 
 
@@ -34,6 +41,12 @@ def python_of(environment: str) -> Path:
 def requirements_of(environment: str) -> str:
     """What is to be installed in it."""
     return (REQUIREMENTS / f"{environment}.txt").read_text(encoding="utf-8")
+
+
+def group_of(weights: str) -> int:
+    """How many of such weights share a scale."""
+    _, _, group = weights.partition("-")
+    return int(group or WIDE_GROUP)
 
 
 def record_of(environment: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.environments import called
+from benchmarks.peers.environments import FLOAT, called
 from benchmarks.peers.picture import schedule_of
 from benchmarks.peers.shapes import SHAPES, write_checkpoint
 from benchmarks.peers.task import Task, task_from_file, write_task
@@ -50,7 +50,7 @@ def exported(name: str, checkpoint: Path, threads: int, *, again: bool) -> dict[
         if output.is_symlink():
             output.unlink()
         shutil.rmtree(output, ignore_errors=True)
-        words = (checkpoint, output, threads, weights or "float32")
+        words = (checkpoint, output, threads, weights or FLOAT)
         record.write_text(json.dumps(called(side, "export", *words)), encoding="utf-8")
     found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     return found

@@ -43,7 +43,7 @@ QWEN = LanguageModelConfig(
     max_context=4096,
 )
 TINY = dataclasses.replace(
-    QWEN, vocab_size=512, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, mlp_size=96
+    QWEN, vocab_size=512, hidden_size=128, num_layers=2, num_heads=8, num_kv_heads=2, head_dim=16, mlp_size=256
 )
 LAYERS = dataclasses.replace(PUBLISHED.language_model, vocab_size=512, num_layers=4)  # heads and tables hardly count
 SMALL_CONTROLS = {name: 257 + i for i, name in enumerate(PUBLISHED.vocabulary.controls)}

@@ -3,7 +3,7 @@
 python -m benchmarks.peers.worker export SIDE CHECKPOINT OUTPUT THREADS WEIGHTS
 python -m benchmarks.peers.worker run SIDE OUTPUT TASK THREADS
 
-The last line that it prints is JSON. WEIGHTS is the type in which they are stored.
+The last line that it prints is JSON. WEIGHTS is the type in which they are stored, as `environments.QUANTIZED` has it.
 """
 
 from __future__ import annotations

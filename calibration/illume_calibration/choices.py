@@ -38,6 +38,7 @@ from illume_runtime.bundle import Bundle
 from illume_runtime.errors import UsageError
 
 RUNS: Final = 7
+WIDE: Final = 128  # a group of int4 weights beside the recipe's
 FLOAT: Final = "float32"
 BEGIN: Final = "<!-- choices -->"
 END: Final = "<!-- end of choices -->"
@@ -68,7 +69,12 @@ def choices_of(recipe: Recipe, stage: str) -> Iterator[tuple[str, Recipe, StageR
     for scaling in ("smoothquant", "awq"):
         yield f"W8A8 {recipe.method} {scaling}", recipe, replace(eight, scaling=scaling)
     four = replace(base, weights="int4", activations="float32")
-    for name, weights in (("W8", replace(base, weights="int8", activations="float32")), ("W4", four)):
+    alone = {
+        "W8": replace(base, weights="int8", activations="float32"),
+        "W4": four,
+        f"W4 in groups of {WIDE}": replace(four, group_size=WIDE),
+    }
+    for name, weights in alone.items():
         yield name, recipe, weights
         yield f"{name} gptq", recipe, replace(weights, rounding="gptq")
         yield f"{name} awq", recipe, replace(weights, scaling="awq")

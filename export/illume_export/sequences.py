@@ -1,12 +1,15 @@
 """Sequences of a language model in plain PyTorch, each pass with a cache that concatenation makes longer.
 
+Visual tokens are chosen as the public reference chooses them: a step for every token, also one that the grammar forces;
+two passes for guidance; logits of the whole vocabulary, of which a mask leaves the legal ones.
+
 Shapes: B sequences, T tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -53,6 +56,34 @@ class Sequences:
         self._length = new.stop
         last = self._model.model.norm(x[:, -1])
         return self._model.logits(last, 0, self._model.config.vocab_size).log_softmax(-1)
+
+
+def guided_codes(
+    model: LanguageModel,
+    conditional: Tensor,
+    unconditional: Tensor,
+    grammar: Iterable[tuple[int, int]],
+    *,
+    guidance: float,
+    choose: Choose,
+) -> Tensor:
+    """Codes [B, n] after prompts [B, T, D], each from 0 within its segment.
+
+    The grammar gives the legal ids [start, end) of every token; a token that has no choice is no code.
+    """
+    sides = (Sequences(model), Sequences(model))
+    pending = (conditional, unconditional)
+    codes: list[Tensor] = []
+    for start, end in grammar:
+        cond, uncond = (side.append(embeds) for side, embeds in zip(sides, pending, strict=True))
+        scores = uncond + guidance * (cond - uncond)
+        legal = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        legal[start:end] = True
+        tokens = choose(scores.masked_fill(~legal, float("-inf")))
+        if end - start > 1:
+            codes.append(tokens - start)
+        pending = (model.embed(tokens[:, None]),) * 2
+    return torch.stack(codes, 1)
 
 
 class Watched:

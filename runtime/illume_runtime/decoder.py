@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from illume_runtime.cache import Cache, slots_for, static_slots
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
+from illume_runtime.residency import LANGUAGE
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
 from illume_runtime.token_embedding import TokenEmbedding
@@ -42,6 +43,7 @@ class TokenEngine:
         self._slots = 0
         self._lengths = np.zeros(0, np.int64)
         self._static_slots = static_slots(stages.bundle)
+        stages.held_by(LANGUAGE, self.close)
 
     def close(self) -> None:
         """Give the memory of the caches, kept prompts and heads back."""

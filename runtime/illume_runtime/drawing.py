@@ -74,7 +74,7 @@ def draw_codes(
         from illume_runtime.gpu.engine import GpuTokenEngine
 
         assert isinstance(engine, GpuTokenEngine)
-        return draw_codes_on_gpu(engine, requests, sampling, tracer, code_color, on_progress, cancel, on_level0)
+        return draw_codes_on_gpu(engine, requests, sampling, code_color, on_progress, cancel, on_level0)
     guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
     num_sides = 1 if guidance == 1.0 else 2
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].schedule.steps))

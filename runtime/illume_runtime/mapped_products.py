@@ -18,7 +18,6 @@ Weights of other operators (convolutions, tables) stay as they are, and are held
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from illume_runtime.onnx_file import integers_tensor, new_node
 from illume_runtime.onnx_graph import (
@@ -44,9 +43,8 @@ BLOCK = 1 << 20  # elements of a block, at most: 4 MB in float32
 HALF_BYTES = 2
 
 
-def mapped_graph(path: Path) -> bytes:
-    """The file of the new graph, for one beside which its weights lie. Raises IndexError if it is malformed."""
-    data = path.read_bytes()
+def mapped_graph(data: bytes) -> bytes:
+    """The file of the new graph, for that of one beside which its weights lie. Raises IndexError if it is malformed."""
     matrices = _matrices(graph_from_bytes(data))
     parts = []
     for item in fields(data, 0, len(data)):

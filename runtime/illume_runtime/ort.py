@@ -72,10 +72,10 @@ class OrtSession:
         model: Path | bytes = path
         self._moved_bytes = spec.weight_bytes
         if provider == CPU:
-            model, self._moved_bytes, mapped_bytes = _placed(path, spec, options)
+            graph = cpu_decoder(path) if spec.name == "decoder" else None
+            model, self._moved_bytes, mapped_bytes = _placed(path, graph, spec, options)
             count_mapped(self, mapped_bytes)
-            if spec.name == "decoder" and model == path:
-                model = cpu_decoder(path) or path
+            if model != path:
                 options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
         try:
             self._session = ort.InferenceSession(
@@ -193,24 +193,26 @@ def cpu_session(path: Path, spec: StageSpec, threads: int | None) -> OrtSession:
     return OrtSession(path, spec, CPU, 1 if _is_small_step(spec) else threads)
 
 
-def _placed(path: Path, spec: StageSpec, options: ort.SessionOptions) -> tuple[Path | bytes, int, int]:
+def _placed(
+    path: Path, rewritten: bytes | None, spec: StageSpec, options: ort.SessionOptions
+) -> tuple[Path | bytes, int, int]:
     """Where the weights of a stage go on a CPU: the graph to load, bytes that a call reads, bytes that stay mapped.
 
     They are packed for products, float32, where that fits into the memory that is left. Otherwise they stay in their
     file, if they lie beside the graph: float32 as it is, matrices in half precision as blocks (`mapped_products`).
-    A decoder's attention is rewritten (`cpu_decoder`) where the graph is that of the file; beside blocks it stays as
-    exported.
+    `rewritten` is the graph to load in place of the file's.
     """
+    graph = path if rewritten is None else rewritten
     if not _may_be_half(spec) and fits(2 * spec.weight_bytes):
-        return path, spec.weight_bytes, 0
+        return graph, spec.weight_bytes, 0
     size = weight_bytes_of_file(path)
     if fits(size.held + size.largest):
-        return path, size.held, 0
+        return graph, size.held, 0
     if size.mappable:
-        options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
-        return mapped_graph(path), size.held - size.mappable, size.mappable
+        mapped = mapped_graph(path.read_bytes() if rewritten is None else rewritten)
+        return mapped, size.held - size.mappable, size.mappable
     options.add_session_config_entry(*UNPACKED)
-    return path, size.held, size.stored if size.held == size.stored else 0
+    return graph, size.held, size.stored if size.held == size.stored else 0
 
 
 def _may_be_half(spec: StageSpec) -> bool:

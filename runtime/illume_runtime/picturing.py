@@ -15,6 +15,7 @@ from illume_runtime.images import image_from_pixels
 from illume_runtime.model import Model
 from illume_runtime.prompting import check_context
 from illume_runtime.requests import PictureRequest, batches, token_batches
+from illume_runtime.residency import LANGUAGE
 from illume_runtime.results import Cancel, OnPreview, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling, with_defaults
 from illume_runtime.schedule import Codes, Schedule, num_places
@@ -39,7 +40,7 @@ def pictures_of_requests(
     codes: dict[int, Codes] = {}
     schedules = [request.schedule for request in requests]
     for numbers in token_batches(schedules):
-        with model.tracer.span("token loop"):
+        with model.tracer.span("token loop"), model.stages.in_use(LANGUAGE):  # a preview loads a decoder of pixels
             drawn = draw_codes(
                 model.engine,
                 [tokens[i] for i in numbers],

@@ -25,6 +25,7 @@ from illume_runtime.picturing import full_image_sampling, pictures_of_images, pi
 from illume_runtime.prompts import UserTurn, with_tag
 from illume_runtime.request_lock import RequestLock
 from illume_runtime.requests import PictureRequest, check_pairs, checked_count, opened
+from illume_runtime.residency import RESIDENCIES, Residency
 from illume_runtime.results import Answer, Cancel, OnPreview, OnProgress, OnText, Picture, Progress, Reply
 from illume_runtime.sampling import ImageSampling, TextSampling
 from illume_runtime.session import OpenSession, session_from_stage
@@ -54,6 +55,7 @@ class Pipeline:
         device: str,
         threads: int | None,
         tracer: Tracer,
+        residency: Residency = "all",
         open_session: OpenSession = session_from_stage,
     ) -> None:
         self.bundle = bundle
@@ -63,7 +65,8 @@ class Pipeline:
             from illume_runtime.gpu.sessions import gpu_sessions
 
             accelerator, open_session = gpu_sessions(bundle, device)
-        self._model = model_from_stages(Stages(bundle, device, threads, tracer, open_session, accelerator))
+        stages = Stages(bundle, device, threads, tracer, open_session, accelerator, residency)
+        self._model = model_from_stages(stages)
         self._current = nullcontext if accelerator is None else accelerator.device.current
         self._lock = RequestLock(self._current)
 
@@ -90,13 +93,20 @@ class Pipeline:
         threads: int | None = None,
         tracer: Tracer = NULL_TRACER,
         verify: bool = True,
+        residency: Residency = "all",
     ) -> Pipeline:
-        """The pipeline of a bundle on the device asked for. Raises what `Bundle.open` and the device raise."""
+        """The pipeline of a bundle on the device asked for. Raises what `Bundle.open` and the device raise.
+
+        `staged`: only the stages of one phase are in memory at once, and each request loads them anew.
+        """
         if threads is not None and threads < 1:
             raise UsageError(f"threads: got {threads}, expected at least 1")
         whole = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, verify=verify)
-        pipeline = cls(whole, device=device, threads=threads, tracer=tracer)
-        _ = pipeline._model.stages["decoder"]  # so that a device that cannot be used is an error now
+        if residency not in RESIDENCIES:
+            raise UsageError(f"residency: got {residency!r}, expected one of {', '.join(RESIDENCIES)}")
+        pipeline = cls(whole, device=device, threads=threads, tracer=tracer, residency=residency)
+        if residency == "all":
+            _ = pipeline._model.stages["decoder"]  # so that a device that cannot be used is an error now
         return pipeline
 
     def describe(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.manifest import StageSpec
+from illume_runtime.residency import Residency, phase_of
 from illume_runtime.session import Arrays, OpenSession, Session, session_from_stage
 from illume_runtime.trace import Tracer, Work
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Stages:
-    """Sessions by name; `accelerator` is the GPU that they are on, None on the CPU."""
+    """Sessions by name; `accelerator` is the GPU that they are on, None on the CPU.
+
+    `staged`: before a stage is loaded those of other phases are given up, but for a phase `in_use`.
+    """
 
     bundle: Bundle
     device: str
@@ -28,11 +33,15 @@ class Stages:
     tracer: Tracer
     open_session: OpenSession = session_from_stage
     accelerator: Accelerator | None = None
+    residency: Residency = "all"
     _sessions: dict[str, Session] = field(default_factory=dict)
+    _holders: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    _phase_in_use: str | None = None
 
     def __getitem__(self, name: str) -> Session:
         session = self._sessions.get(name)
         if session is None:
+            self._make_room(phase_of(name))
             with self.tracer.span(f"load.{name}", "load"):
                 path = self.bundle.stage_path(name)
                 session = self.open_session(path, self.bundle.stage(name), self.device, self.threads)
@@ -42,6 +51,29 @@ class Stages:
     def close(self) -> None:
         """Let go of all sessions; one that is used again is loaded again."""
         self._sessions.clear()
+
+    def held_by(self, phase: str, let_go: Callable[[], None]) -> None:
+        """Somebody keeps what is bound to the sessions of a phase: `let_go` is called before they are given up."""
+        self._holders.append((phase, let_go))
+
+    @contextmanager
+    def in_use(self, phase: str) -> Iterator[None]:
+        """Within it a phase stays, whatever is loaded beside it."""
+        before, self._phase_in_use = self._phase_in_use, phase
+        try:
+            yield
+        finally:
+            self._phase_in_use = before
+
+    def _make_room(self, phase: str) -> None:
+        """Give up what is not of this phase, where stages are not to stay."""
+        if self.residency == "all":
+            return
+        others = {phase_of(name) for name in self._sessions} - {phase, self._phase_in_use}
+        for held, let_go in self._holders:
+            if held in others:
+                let_go()
+        self._sessions = {name: one for name, one in self._sessions.items() if phase_of(name) not in others}
 
     def span(
         self, name: str, stage: StageSpec, rows: int, *, tokens: int = 0, more_bytes: int = 0, **args: int

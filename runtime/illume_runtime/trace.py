@@ -10,14 +10,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import get_ident
 from time import perf_counter_ns
 from types import TracebackType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Argument = str | int | float | bool
 Ended = tuple["Work", int, int, int]  # work, start, end, thread
+DEVICE_TRACK: Final = -1  # in place of a thread: what a GPU did
 
 
 class Span(NamedTuple):
@@ -77,15 +79,21 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class Tracer:
     """Collects spans from any thread. A disabled tracer answers every `span` with one shared, empty context."""
 
-    __slots__ = ("_ended", "enabled")
+    __slots__ = ("_ended", "_later", "enabled")
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self._ended: list[Ended] = []
+        self._later: list[Callable[[], Ended]] = []
 
     @property
     def spans(self) -> list[Span]:
-        """Finished spans, in the order in which they ended: a new list, made when it is asked for and not before."""
+        """Finished spans, in the order in which they ended: a new list, made when it is asked for and not before.
+
+        Those of `later` stand behind the others.
+        """
+        later, self._later = self._later, []
+        self._ended += [ended() for ended in later]
         inside: dict[int, list[int]] = {}  # thread -> places of the spans that are inside of none so far
         parents = [-1] * len(self._ended)
         self_ns = [end_ns - start_ns for _, start_ns, end_ns, _ in self._ended]
@@ -119,9 +127,14 @@ class Tracer:
         """`span` for work that is described already."""
         return _OpenSpan(self._ended, work) if self.enabled else _NOTHING
 
+    def later(self, ended: Callable[[], Ended]) -> None:
+        """A span whose times are not known yet: it is asked for when all spans are."""
+        self._later.append(ended)
+
     def clear(self) -> None:
         """Forget the finished spans (between warm-up and measurement)."""
         self._ended.clear()
+        self._later.clear()
 
 
 NULL_TRACER = Tracer(enabled=False)

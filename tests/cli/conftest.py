@@ -67,9 +67,15 @@ def fake(monkeypatch):
     """Every `Pipeline.load` gives this one pipeline; `fake.loaded` holds the arguments of the last load."""
     pipeline = FakePipeline(None)
 
-    def load(bundle, *, device="cpu", threads=None, tracer=None, verify=True):
+    def load(bundle, *, device="cpu", threads=None, tracer=None, verify=True, residency="all"):
         pipeline.tracer = tracer
-        pipeline.loaded = {"bundle": bundle, "device": device, "threads": threads, "verify": verify}
+        pipeline.loaded = {
+            "bundle": bundle,
+            "device": device,
+            "threads": threads,
+            "verify": verify,
+            "residency": residency,
+        }
         return pipeline
 
     monkeypatch.setattr(pipeline_module.Pipeline, "load", staticmethod(load), raising=False)

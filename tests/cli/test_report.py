@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from illume_runtime.cli.profile import report_text
 from illume_runtime.machine import MachineLimits
 from illume_runtime.profile import REQUEST, json_from_spans, report_from_spans, write_trace
-from illume_runtime.trace import Span, Tracer
+from illume_runtime.trace import DEVICE_TRACK, Span, Tracer
 
 MS = 1_000_000
 LIMITS = MachineLimits(threads=1, memory_bytes_per_s=10e9, float32_flops_per_s=100e9)
@@ -86,6 +87,27 @@ def test_a_missing_request_says_what_to_do():
 def test_overlapping_threads_are_refused():
     with pytest.raises(ValueError, match="several threads"):
         report_from_spans("draw", [*two_drawings(), span("vae", 1, 2, 1, thread=2)], LIMITS)
+
+
+def test_a_gpu_has_rows_of_its_own():
+    on_gpu = [span("decode", 10, 60, 50, depth=0, thread=DEVICE_TRACK, num_bytes=500_000_000, tokens=4)]
+    on_gpu.append(span("decode", 150, 160, 10, depth=0, thread=DEVICE_TRACK))  # between the requests
+    report = report_from_spans("draw", [*two_drawings(), *on_gpu], LIMITS)
+    assert report.rows == report_from_spans("draw", two_drawings(), LIMITS).rows
+    (row,) = report.device_rows
+    assert (row.name, row.median_ms, row.request_ms, row.tokens_per_s) == ("decode", 50, 25, 80)
+    assert (row.share, row.gb_per_s, row.limit_share) == (pytest.approx(0.25), pytest.approx(10), None)
+    shown = report_text(report, LIMITS)
+    assert "on the GPU, 25.0% of the time\n" in shown
+    assert shown.count("decode") == 2
+
+
+def test_the_track_of_a_gpu_is_named_in_the_file():
+    spans = [*two_drawings(), span("decode", 10, 60, 50, depth=0, thread=DEVICE_TRACK)]
+    events = json_from_spans(spans, {})["traceEvents"]
+    names = {event["args"]["name"]: event["tid"] for event in events if event["name"] == "thread_name"}
+    assert names.keys() == {"host 0", "device"}
+    assert [event["name"] for event in events if event["ph"] == "X" and event["tid"] == names["device"]] == ["decode"]
 
 
 def test_a_real_trace_adds_up():

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from illume_runtime.trace import NULL_TRACER, Tracer
+from illume_runtime.trace import DEVICE_TRACK, NULL_TRACER, Tracer, Work
 
 
 def test_own_time_leaves_out_the_spans_inside():
@@ -78,9 +78,22 @@ def test_a_disabled_tracer_records_nothing_and_makes_no_object():
     assert NULL_TRACER.spans == []
 
 
+def test_spans_whose_times_come_later_are_asked_for_once():
+    tracer = Tracer()
+    with tracer.span("told"):
+        pass
+    asked = []
+    tracer.later(lambda: asked.append(1) or (Work("done", "stage", 8, 0, {}), 5, 9, DEVICE_TRACK))
+    assert not asked
+    assert [(span.name, span.duration_ns) for span in tracer.spans[1:]] == [("done", 4)]
+    assert len(tracer.spans) == 2
+    assert asked == [1]
+
+
 def test_clear_forgets_finished_spans():
     tracer = Tracer()
     with tracer.span("warm-up"):
         pass
+    tracer.later(lambda: pytest.fail("asked for"))
     tracer.clear()
     assert tracer.spans == []

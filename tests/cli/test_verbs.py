@@ -94,9 +94,10 @@ def test_double_sampling_is_off_unless_it_is_asked_for(illume, fake, tmp_path):
     assert [sampling.double_sampling for _, _, sampling in fake.calls] == [False, True]
 
 
-def test_device_and_threads_reach_the_pipeline(illume, fake, tmp_path):
-    illume("draw", "b", "a", "-o", tmp_path / "o.png", "--device", "cuda", "--threads", 3, "--no-verify")
-    assert fake.loaded == {"bundle": "b", "device": "cuda", "threads": 3, "verify": False}
+def test_how_it_is_loaded_reaches_the_pipeline(illume, fake, tmp_path):
+    words = ("--device", "cuda", "--threads", 3, "--no-verify", "--residency", "staged")
+    illume("draw", "b", "a", "-o", tmp_path / "o.png", *words)
+    assert fake.loaded == {"bundle": "b", "device": "cuda", "threads": 3, "verify": False, "residency": "staged"}
 
 
 def test_describe_streams_its_answer(illume, fake, image_file):

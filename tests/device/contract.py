@@ -75,6 +75,19 @@ def check_one_stream_waits_for_another(device):
     np.testing.assert_array_equal(downloaded(second, memory, np.int64, 4), np.arange(4))
 
 
+def check_timed_events_measure_the_work_between_them(device):
+    stream = device.stream()
+    first = stream.record(is_timed=True)
+    memory = [device.allocate(1 << 20) for _ in range(2)]
+    for _ in range(100):
+        stream.copy(memory[1].address, memory[0].address, 1 << 20)
+    last = stream.record(is_timed=True)
+    last.synchronize()
+    assert 0 < last.ms_since(first) < 60_000
+    with pytest.raises(EngineError):
+        last.ms_since(stream.record())
+
+
 def gathering(device, stream):
     table = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
     memory = [uploaded(device, stream, a) for a in (table, np.array([3, 1], np.int32), np.zeros((2, 8), np.float32))]

@@ -5,6 +5,7 @@
 // fake_log() gives the names of the calls since fake_clear().
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +28,7 @@ namespace {
 using Work = std::function<Result()>;
 struct Graph { std::vector<Work> work; };
 struct Stream { Graph* capturing = nullptr; };
-struct Event { bool done = true; };
+struct Event { bool done = true, timed = false; std::chrono::steady_clock::time_point time; };
 struct Kernel { std::string name; int shared = 48 << 10; };
 struct Library { std::map<std::string, Kernel> kernels; };
 
@@ -235,14 +236,31 @@ CALL(cuStreamGetCtx_v2, Handle, Handle* out, Handle* green) { *out = &context; i
 CALL(cuStreamGetFlags, Handle, unsigned* flags) { *flags = 1; return OK; }
 CALL(cuStreamGetPriority, Handle, int* priority) { *priority = 0; return OK; }
 CALL(cuStreamWaitEvent, Handle, Handle, unsigned) { LOG; return OK; }  // one queue: it came before
-CALL(cuEventCreate, Handle* out, unsigned) { *out = new Event; return OK; }
+CALL(cuEventCreate, Handle* out, unsigned flags) {
+    Event* event = new Event;
+    event->timed = !(flags & 2);  // CU_EVENT_DISABLE_TIMING
+    *out = event;
+    return OK;
+}
 CALL(cuEventDestroy_v2, Handle) { return OK; }
 CALL(cuEventRecord, Handle given, Handle stream) {
     LOG;
     Event* event = static_cast<Event*>(given);
     event->done = false;
-    return put(stream, [=] { event->done = true; return OK; });
+    return put(stream, [=] {
+        event->done = true;
+        event->time = std::chrono::steady_clock::now();
+        return OK;
+    });
 }
+CALL(cuEventElapsedTime_v2, float* ms, Handle start, Handle end) {
+    const Event &from = *static_cast<Event*>(start), &to = *static_cast<Event*>(end);
+    if (!from.timed || !to.timed) return 400;  // CUDA_ERROR_INVALID_HANDLE
+    if (!from.done || !to.done) return 600;    // CUDA_ERROR_NOT_READY
+    *ms = std::chrono::duration<float, std::milli>(to.time - from.time).count();
+    return OK;
+}
+CALL(cuEventElapsedTime, float* ms, Handle start, Handle end) { return cuEventElapsedTime_v2(ms, start, end); }
 CALL(cuEventSynchronize, Handle event) { LOG; return static_cast<Event*>(event)->done ? OK : drain(); }
 CALL(cuEventQuery, Handle event) { return static_cast<Event*>(event)->done ? OK : 600; }
 
@@ -350,7 +368,7 @@ NOT_HERE(cuArrayGetDescriptor_v2) NOT_HERE(cuCtxAttach) NOT_HERE(cuCtxCreate_v4)
 NOT_HERE(cuCtxEnablePeerAccess) NOT_HERE(cuCtxGetCacheConfig) NOT_HERE(cuCtxGetLimit)
 NOT_HERE(cuCtxGetSharedMemConfig) NOT_HERE(cuCtxSetCacheConfig) NOT_HERE(cuCtxSetLimit)
 NOT_HERE(cuCtxSetSharedMemConfig) NOT_HERE(cuDeviceCanAccessPeer) NOT_HERE(cuDeviceGetByPCIBusId)
-NOT_HERE(cuDeviceGetPCIBusId) NOT_HERE(cuEventElapsedTime_v2) NOT_HERE(cuFuncSetCacheConfig)
+NOT_HERE(cuDeviceGetPCIBusId) NOT_HERE(cuFuncSetCacheConfig)
 NOT_HERE(cuFuncSetSharedSize) NOT_HERE(cuIpcCloseMemHandle) NOT_HERE(cuIpcGetEventHandle) NOT_HERE(cuIpcGetMemHandle)
 NOT_HERE(cuIpcOpenEventHandle) NOT_HERE(cuIpcOpenMemHandle_v2) NOT_HERE(cuLaunch) NOT_HERE(cuLaunchGrid)
 NOT_HERE(cuLaunchGridAsync) NOT_HERE(cuLinkAddData_v2) NOT_HERE(cuLinkAddFile_v2) NOT_HERE(cuLinkComplete)

@@ -31,11 +31,15 @@ def test_two_processes_write_the_files_of_one(corpus, bundle, prompts, tmp_path,
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("words", [["--trace", "t.json"], ["--memory", "1GiB"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [["--trace", "t.json"], ["--memory", "1GiB"], ["--residency", "staged"]],
+    ids=lambda words: words[0],
+)
 def test_what_one_process_measures_or_limits_is_refused_beside_workers(bundle, prompts, tmp_path, illume, words):
     code, _, err = illume(*generation(bundle, prompts, tmp_path / "c", "--workers", 2, *words))
     assert code == 2
-    assert "--trace and --memory are of one process" in err
+    assert "--trace, --memory and --residency are of one process" in err
     assert not (tmp_path / "c").exists()
 
 

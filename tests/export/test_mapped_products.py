@@ -52,7 +52,7 @@ def test_products_are_those_of_the_whole_matrix(tmp_path: Path, monkeypatch: pyt
     node, shape = PRODUCTS[name]
     random = np.random.default_rng(0)
     path = model_of(node, random.standard_normal(shape).astype(np.float16), tmp_path / "g.onnx")
-    mapped = mapped_graph(path)
+    mapped = mapped_graph(path.read_bytes())
     assert "Scan" in {node.op_type for node in onnx.load_from_string(mapped).graph.node}
     assert mapped_bytes_of(graph_from_file(path)) == 2 * ROWS * WIDTH
     for count in (1, 2, 7):
@@ -73,7 +73,7 @@ def test_products_are_those_of_the_whole_matrix(tmp_path: Path, monkeypatch: pyt
 def test_what_is_no_such_product_stays_as_it_is(tmp_path: Path, node: onnx.NodeProto) -> None:
     path = model_of(node, np.zeros((WIDTH, WIDTH), np.float16), tmp_path / "g.onnx")
     assert mapped_bytes_of(graph_from_file(path)) == 0
-    assert onnx.load_from_string(mapped_graph(path)) == onnx.load(path, load_external_data=False)
+    assert onnx.load_from_string(mapped_graph(path.read_bytes())) == onnx.load(path, load_external_data=False)
 
 
 def test_blocks_are_whole_rows_that_divide_the_matrix() -> None:

@@ -88,9 +88,15 @@ def test_activations_of_a_small_stage_are_kept() -> None:
 
 @pytest.mark.parametrize(("available", "mapped"), [(1000, set()), (170, {"decoder"})])
 def test_matrices_stay_on_disk_where_float32_does_not_fit(available: int, mapped: set[str]) -> None:
-    placed = needs(wide=True).within(DRAW, available)
+    placed = needs(wide=True).within(DRAW, available, "all")
     assert placed.mapped == mapped
     assert placed.weight_bytes("decoder") == (100 - 48 if mapped else 100)
+
+
+def test_each_phase_has_all_that_is_left_where_only_its_stages_stay() -> None:
+    assert needs(wide=True).within(DRAW, 175, "staged").mapped == set()
+    assert needs(wide=True).within(DRAW, 175, "all").mapped == set()
+    assert needs(wide=True).within(DRAW, 120, "staged").mapped == {"decoder"}
 
 
 def test_weights_and_cache_are_those_of_a_run(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """The token loop and the diffusion loop on a GPU in numpy: the tokens of the CPU, and one wait for each row."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from fake_gpu import FakeDevice, fake_gpu
 from illume_runtime.errors import Cancelled, EngineError, MemoryLimitError, UsageError
 from illume_runtime.gpu import sessions
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.trace import DEVICE_TRACK, Tracer
 
 ROWS, TOKENS = 3, 9  # of a picture of the small model
 
@@ -169,6 +172,30 @@ def test_the_host_waits_in_no_diffusion_step_but_for_the_one_before(on_gpu):
     shown = [calls_of(steps, on_progress=lambda progress: None) for steps in (3, 7)]
     assert shown[0][0] == shown[1][0]
     assert shown[1][1] - shown[0][1] == 4
+
+
+def test_what_the_device_did_is_a_track_of_its_own(on_gpu, pictures):
+    from PIL import Image
+
+    gpu, device = on_gpu()
+    gpu.draw("a star", sampling=ImageSampling(steps=3))
+    tracer = gpu._model.stages.tracer = Tracer()
+    waits = device.calls["wait for an event"]
+    with tracer.span("draw", "request"):
+        gpu.draw("a star", n=2, sampling=ImageSampling(steps=3))
+    assert device.calls["wait for an event"] == waits + 1 + ROWS  # once to tell the device's clock
+    with tracer.span("describe", "request"):
+        gpu.describe(Image.fromarray(pictures[0]), "what?", sampling=TextSampling(max_tokens=6))
+    spans = [span for span in tracer.spans if span.thread == DEVICE_TRACK]
+    names = [span.name for span in spans]
+    assert names[: 1 + ROWS + 3] == ["prefill", *["row.level0"] * ROWS, *["denoiser"] * 3]
+    assert set(names[1 + ROWS + 3 :]) == {"prefill", "decode.text", "head.text"}
+    assert all(before.end_ns <= after.start_ns for before, after in pairwise(spans))
+    assert all(span.duration_ns > 0 and span.num_bytes > 0 and span.flops > 0 for span in spans)
+    assert [span.args["tokens"] for span in spans[1 : 1 + ROWS]] == [2 * TOKENS // ROWS] * ROWS
+    draw = next(span for span in tracer.spans if span.name == "draw")
+    assert draw.start_ns < spans[0].start_ns
+    assert spans[ROWS + 3].end_ns < draw.end_ns
 
 
 def test_progress_comes_once_for_each_row_and_ends_at_the_end(on_gpu):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.peers.environments import FLOAT, group_of
 from benchmarks.peers.picture import schedule_of
 from benchmarks.peers.task import Chosen, Span, Task
 from illume_kernels.oracle import sample
@@ -29,7 +30,7 @@ def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
 
     Quantized ones are those of the float bundle beside them.
     """
-    if weights != "float32":
+    if weights != FLOAT:
         quantize(output.with_name("illume"), output, weights)
         return
     from benchmarks.peers.shapes import SHAPES, checkpoint_from_folder
@@ -47,7 +48,8 @@ def quantize(source: Path, output: Path, weights: str) -> None:
     from illume_calibration.recipe import recipe_from_name, with_overrides
     from illume_runtime.quantization import CalibrationData
 
-    recipe = with_overrides(recipe_from_name("illume_plus"), [f"decoder.weights={weights}"], None)
+    how = [f"decoder.weights={weights.partition('-')[0]}", f"decoder.group_size={group_of(weights)}"]
+    recipe = with_overrides(recipe_from_name("illume_plus"), how, None)
     recipe = replace(recipe, stages={name: recipe.stages[name] for name in ("decoder", "head_*", "token_embedding")})
     float_source = Source(Bundle.open(source, verify=False), {}, CalibrationData("none", "", 0, 0, 0))
     bundle_from_recipe(float_source, recipe, output, None, lambda name, done, total: None)

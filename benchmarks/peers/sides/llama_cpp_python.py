@@ -1,6 +1,6 @@
 """`llama-cpp-python`: a GGUF file, keys and values in float32, through llama.cpp's own functions.
 
-int8 is Q8_0, int4 is Q4_0: groups of 32 with a scale in half precision.
+int8-32 is Q8_0, int4-32 is Q4_0: groups of 32 with a scale in half precision.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PACKAGES = ("llama-cpp-python",)
 FLOAT32 = 0  # of ggml's types
 TYPES = {
     "float32": (gguf.LlamaFileType.ALL_F32, gguf.GGMLQuantizationType.F32),
-    "int8": (gguf.LlamaFileType.MOSTLY_Q8_0, gguf.GGMLQuantizationType.Q8_0),
-    "int4": (gguf.LlamaFileType.MOSTLY_Q4_0, gguf.GGMLQuantizationType.Q4_0),
+    "int8-32": (gguf.LlamaFileType.MOSTLY_Q8_0, gguf.GGMLQuantizationType.Q8_0),
+    "int4-32": (gguf.LlamaFileType.MOSTLY_Q4_0, gguf.GGMLQuantizationType.Q4_0),
 }
 OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 INSIDE = {

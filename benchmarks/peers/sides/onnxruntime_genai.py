@@ -1,6 +1,7 @@
 """`onnxruntime-genai`: its model builder for the CPU, and its generator without its search.
 
-Quantized weights are its defaults for a CPU: groups of 32, inputs that become int8 (accuracy level 4).
+Quantized weights have its defaults for a CPU but for the groups, of which it takes 32: inputs become int8 (accuracy
+level 4).
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai
 
+from benchmarks.peers.environments import FLOAT, group_of
+
 PACKAGES = ("onnxruntime-genai",)
 
 
 def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
     """What the builder writes, with the number of threads in its configuration."""
-    precision = {"float32": "fp32"}.get(weights, weights)
+    precision = "fp32" if weights == FLOAT else weights.partition("-")[0]
     words = ("-i", checkpoint, "-o", output, "-p", precision, "-e", "cpu", "-c", output.with_suffix(".cache"))
+    if weights != FLOAT:
+        words = (*words, "--extra_options", f"block_size={group_of(weights)}")
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *map(str, words)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     path = output / "genai_config.json"

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from illume_runtime.enhance.workers import WorkerOptions, drawn_by_processes
     from illume_runtime.sampling import ImageSampling
 
-    if (args.ray or args.workers) and (args.trace or args.memory):
-        raise UsageError("--trace and --memory are of one process; leave them out, or --workers and --ray")
+    if (args.ray or args.workers) and (args.trace or args.memory or args.residency != "all"):
+        raise UsageError("--trace, --memory and --residency are of one process; leave them out, or --workers and --ray")
     bundle = Bundle.open(args.bundle, verify=not args.no_verify)
     skipped: list[str] = []
 

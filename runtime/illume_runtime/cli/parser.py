@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from illume_runtime.errors import UsageError
+from illume_runtime.residency import RESIDENCIES
 
 DEVICES = ("cpu", "cuda", "tensorrt")
 GIB = 1 << 30
@@ -49,6 +50,12 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--memory", type=memory_size, metavar="SIZE", help="what it may take, such as 12GiB (what is free)"
+    )
+    parser.add_argument(
+        "--residency",
+        choices=RESIDENCIES,
+        default="all",
+        help="which stages stay in memory: all that were used, or staged: those that work at the same time (all)",
     )
     parser.add_argument("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev")
     parser.add_argument("--no-verify", action="store_true", help="do not hash the bundle's files before using them")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from illume_runtime.cli.output import print_result
 from illume_runtime.cli.parser import GIB, add_json, example, memory_size
 from illume_runtime.cli.table import megabytes, table
 from illume_runtime.errors import UnavailableError
 from illume_runtime.machine import matmul_model, peak_memory_bytes
+from illume_runtime.residency import RESIDENCIES
 
 if TYPE_CHECKING:
     from illume_runtime.bundle import Bundle
@@ -59,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def data_from_needs(needs: Needs, process_bytes: int, memory: int | None) -> dict[str, Any]:
     """What the verb prints, as JSON data. Peaks are those of a process that makes one kind of request."""
-    from illume_runtime.plan.needs import Policy
-
-    policies: tuple[Policy, ...] = get_args(Policy)
+    policies = RESIDENCIES
     machines = BOARDS if memory is None else {f"{memory / GIB:g} GiB": memory, **BOARDS}
     peaks = {policy: process_bytes + needs.largest_bytes(policy) for policy in policies}
     return {
@@ -83,11 +82,14 @@ def data_from_needs(needs: Needs, process_bytes: int, memory: int | None) -> dic
         "mapped": {
             name: {
                 request.kind: {
-                    "stages": sorted(placed.mapped),
-                    "peak_bytes": process_bytes + placed.peak_bytes(request, "all"),
+                    policy: {
+                        "stages": sorted(placed.mapped),
+                        "peak_bytes": process_bytes + placed.peak_bytes(request, policy),
+                    }
+                    for policy in policies
+                    for placed in [needs.within(request, size - process_bytes, policy)]
                 }
                 for request in needs.requests
-                for placed in [needs.within(request, size - process_bytes)]
             }
             for name, size in machines.items()
             if needs.wide
@@ -123,13 +125,14 @@ def text_of(data: dict[str, Any]) -> str:
         f"{megabytes(data['system_bytes'])} are left to the system",
     ]
     mapped = [
-        [name, kind, megabytes(found["peak_bytes"]), ", ".join(found["stages"])]
+        [name, kind, policy, megabytes(found[policy]["peak_bytes"]), ", ".join(found[policy]["stages"])]
         for name, kinds in data["mapped"].items()
         for kind, found in kinds.items()
-        if found["stages"]
+        for policy in policies
+        if found[policy]["stages"]
     ]
     if mapped:
-        parts.insert(4, table(["on a CPU with", "request", "peak", "weights left on disk"], mapped, left=2))
+        parts.insert(4, table(["on a CPU with", "request", "", "peak", "weights left on disk"], mapped, left=3))
     return "\n\n".join(parts)
 
 

@@ -54,7 +54,12 @@ def run(args: argparse.Namespace) -> int:
     tracer = Tracer()
     stopwatch = Stopwatch()
     pipeline = Pipeline.load(
-        args.bundle, device=args.device, threads=args.threads, tracer=tracer, verify=not args.no_verify
+        args.bundle,
+        device=args.device,
+        threads=args.threads,
+        tracer=tracer,
+        verify=not args.no_verify,
+        residency=args.residency,
     )
     load_ms = stopwatch.lap_ms()
     tracer.clear()
@@ -107,7 +112,12 @@ def report_text(report: RequestReport, limits: MachineLimits) -> str:
         f"{report.name}: {report.median_ms:.1f} ms (median of {report.repeats}), p90 {report.p90_ms:.1f} ms; "
         f"outside the stages {report.other_share:.1%}"
     )
-    return f"{title}\n{table(header, rows)}"
+    text = f"{title}\n{table(header, rows)}"
+    if report.device_rows:
+        busy = sum(row.share for row in report.device_rows)
+        cells = [_cells(row)[:-1] for row in report.device_rows]
+        text += f"\non the GPU, {busy:.1%} of the time\n{table(header[:-1], cells)}"
+    return text
 
 
 def _cells(row: StageRow) -> list[str]:

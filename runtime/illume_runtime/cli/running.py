@@ -47,7 +47,12 @@ def running(args: argparse.Namespace, verb: str) -> Iterator[tuple[Pipeline, Tra
     tracer = Tracer() if args.trace else NULL_TRACER
     with tracer.span("load", "load"):
         pipeline = Pipeline.load(
-            args.bundle, device=args.device, threads=args.threads, tracer=tracer, verify=not args.no_verify
+            args.bundle,
+            device=args.device,
+            threads=args.threads,
+            tracer=tracer,
+            verify=not args.no_verify,
+            residency=args.residency,
         )
     yield pipeline, tracer
     if args.trace:

@@ -41,7 +41,7 @@ class CudaCoreMemory:
 
 
 class CudaCoreEvent:
-    """An event without a time."""
+    """An event, with a time where it was asked for."""
 
     def __init__(self, event: Any) -> None:
         self.event = event
@@ -50,6 +50,11 @@ class CudaCoreEvent:
         """Wait until the stream has come here."""
         with typed_errors("the GPU", *ERRORS):
             self.event.sync()
+
+    def ms_since(self, earlier: CudaCoreEvent) -> float:
+        """Milliseconds on the device from an earlier event."""
+        with typed_errors("the GPU", *ERRORS):
+            return float(self.event - earlier.event)
 
 
 class CudaCoreModule:
@@ -122,10 +127,10 @@ class CudaCoreStream:
         """Fill with zeros."""
         self._call("zero", _driver().cuMemsetD8Async, target, 0, num_bytes)
 
-    def record(self) -> CudaCoreEvent:
+    def record(self, *, is_timed: bool = False) -> CudaCoreEvent:
         """A new event at this place."""
         with typed_errors("the GPU", *ERRORS):
-            return CudaCoreEvent(self.stream.record())
+            return CudaCoreEvent(self.stream.record(options=_core().EventOptions(timing_enabled=is_timed)))
 
     def wait(self, event: CudaCoreEvent) -> None:
         """Let this stream wait for an event."""

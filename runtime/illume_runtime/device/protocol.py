@@ -43,6 +43,9 @@ class Event(Protocol):
     def synchronize(self) -> None:
         """Wait until the stream has come here."""
 
+    def ms_since(self, earlier: Event) -> float:
+        """Milliseconds on the device from an earlier event to this one, once both are there; both are timed."""
+
 
 class Graph(Protocol):
     """Work that was captured, to be done again with the same arguments. It owns none of the memory."""
@@ -77,8 +80,8 @@ class Stream(Protocol):
     def zero(self, target: int, num_bytes: int) -> None:
         """Fill with zeros."""
 
-    def record(self) -> Event:
-        """A new event at this place."""
+    def record(self, *, is_timed: bool = False) -> Event:
+        """A new event at this place; a timed one costs the device more."""
 
     def wait(self, event: Event) -> None:
         """Let this stream wait for an event of another one; the host does not wait."""

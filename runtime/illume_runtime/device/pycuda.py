@@ -51,17 +51,23 @@ class PycudaPinned:
 
 
 class PycudaEvent:
-    """An event without a time."""
+    """An event, with a time where it was asked for."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, is_timed: bool) -> None:
         with typed_errors("the GPU", _cuda().Error):
-            self.event = _cuda().Event(_cuda().event_flags.DISABLE_TIMING)
+            flags = _cuda().event_flags
+            self.event = _cuda().Event(flags.DEFAULT if is_timed else flags.DISABLE_TIMING)
             self.event.record(stream)
 
     def synchronize(self) -> None:
         """Wait until the stream has come here."""
         with typed_errors("the GPU", _cuda().Error):
             self.event.synchronize()
+
+    def ms_since(self, earlier: PycudaEvent) -> float:
+        """Milliseconds on the device from an earlier event."""
+        with typed_errors("the GPU", _cuda().Error):
+            return float(self.event.time_since(earlier.event))
 
 
 class PycudaModule:
@@ -145,9 +151,9 @@ class PycudaStream:
         with typed_errors("zero", _cuda().Error):
             _cuda().memset_d8_async(target, 0, num_bytes, self._stream)
 
-    def record(self) -> PycudaEvent:
+    def record(self, *, is_timed: bool = False) -> PycudaEvent:
         """A new event at this place."""
-        return PycudaEvent(self._stream)
+        return PycudaEvent(self._stream, is_timed)
 
     def wait(self, event: PycudaEvent) -> None:
         """Let this stream wait for an event."""

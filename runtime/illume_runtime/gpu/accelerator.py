@@ -14,6 +14,7 @@ from illume_runtime.device.images import kernel_image
 from illume_runtime.device.opening import open_device
 from illume_runtime.device.protocol import Device
 from illume_runtime.errors import MemoryLimitError
+from illume_runtime.gpu.device_track import DeviceTrack
 
 LAYER_VARIABLE = "ILLUME_DEVICE_LAYER"
 ASKED_BYTES = 1 << 20  # from here on it is asked before: the question itself takes time
@@ -26,6 +27,7 @@ class Accelerator:
     def __init__(self, device: Device, image: bytes) -> None:
         self.device = device
         self.stream = device.stream()
+        self.track = DeviceTrack(self.stream)
         self._kernels = device.module(image)
 
     def check_memory(self, num_bytes: int, what: str) -> None:

@@ -96,7 +96,8 @@ class Decoding:
         for target, row in zip(embeds, rows, strict=True):
             target[: len(row)] = row
         self.lengths = np.zeros(len(rows), np.int64)
-        with self.stages.span("prefill", self.stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum())):
+        work = self.stages.work("prefill", self.stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum()))
+        with self.accelerator.track.span(self.stages.tracer, work):
             self._append(embeds, lengths)
 
     def append(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> None:

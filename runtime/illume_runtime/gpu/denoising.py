@@ -66,12 +66,14 @@ def _denoised(
     x = accelerator.uploaded(noise)
     program, kept = _program(stages, accelerator, schedule, table, code_map, guidance, x, noise)
     num_steps = len(table.steps)
+    num_rows = len(noise) * (1 if guidance == 1.0 else 2)
+    work = stages.work("denoiser", stages.bundle.stage("denoiser"), num_rows)
     before: Event | None = None
     try:
         for i in range(num_steps):
             if cancel is not None and cancel():
                 raise Cancelled(f"cancelled after {i} of {num_steps} diffusion steps")
-            with stages.tracer.span("denoiser", step=i):
+            with accelerator.track.span(stages.tracer, work._replace(args={**work.args, "step": i})):
                 program.run()
             if on_progress is None:
                 continue

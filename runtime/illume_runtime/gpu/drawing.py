@@ -31,7 +31,7 @@ from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
-from illume_runtime.trace import Tracer
+from illume_runtime.trace import Argument, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ def draw_codes_on_gpu(
     engine: GpuTokenEngine,
     requests: Sequence[TokenRequest],
     sampling: ImageSampling,
-    tracer: Tracer,
     code_color: NDArray[np.generic] | None,
     on_progress: OnProgress | None,
     cancel: Cancel | None,
@@ -71,7 +70,7 @@ def draw_codes_on_gpu(
             part = places[first : first + largest]
             loop = TokenLoop(engine.decoding, [requests[i] for i in part], sampling, num_sides)
             shown = code_color if 0 in part else None
-            drawn = loop.run(part, tracer, shown, on_progress, cancel, on_level0)
+            drawn = loop.run(part, shown, on_progress, cancel, on_level0)
             codes |= zip(part, drawn, strict=True)
     return [codes[i] for i in range(len(requests))]
 
@@ -95,7 +94,6 @@ class TokenLoop:
     def run(
         self,
         places: Sequence[int],
-        tracer: Tracer,
         code_color: NDArray[np.generic] | None,
         on_progress: OnProgress | None,
         cancel: Cancel | None,
@@ -112,7 +110,8 @@ class TokenLoop:
             for end in _row_ends(self._schedule):
                 if cancel is not None and cancel():
                     raise Cancelled(f"cancelled after {first} of {total} tokens")
-                with tracer.span(f"row.{steps[first].segment}", tokens=(end - first) * self._batch):
+                work = self._work(steps[first].segment, end - first)
+                with self._accelerator.track.span(self._decoding.stages.tracer, work):
                     for k in range(first, end):
                         self._program(k).run()
                 under_way.append((first, end, self._accelerator.stream.record()))
@@ -124,6 +123,15 @@ class TokenLoop:
             self._accelerator.stream.synchronize()  # nothing may write to memory that is given back
             raise
         return [self._schedule.codes_of_samples(chosen[:, b]) for b in range(self._batch)]
+
+    def _work(self, segment: str, num_steps: int) -> Work:
+        """What some steps read and compute; the cache is not counted."""
+        stages = self._decoding.stages
+        names = ("decoder", f"head_{segment}")
+        each = [stages.work(name, stages.bundle.stage(name), self._batch * self._sides, tokens=1) for name in names]
+        num_bytes, flops = sum(work.num_bytes for work in each), sum(work.flops for work in each)
+        counted: dict[str, Argument] = {"tokens": num_steps * self._batch}
+        return Work(f"row.{segment}", "stage", num_steps * num_bytes, num_steps * flops, counted)
 
     def _read(
         self,

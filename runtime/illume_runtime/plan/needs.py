@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.cache import slots_for
@@ -17,9 +16,9 @@ from illume_runtime.onnx_graph import Graph, graph_from_file
 from illume_runtime.plan.activations import activation_bytes
 from illume_runtime.plan.weights import WeightBytes, weight_bytes_of_graph
 from illume_runtime.programs import Resolution
+from illume_runtime.residency import Residency, phases_of
 from illume_runtime.schedule import schedule_from_resolution
 
-Policy = Literal["all", "staged"]
 PROMPT_TOKENS = 64  # of text around a picture
 ANSWER_TOKENS = 64
 FLOAT32_BYTES = 4
@@ -65,7 +64,7 @@ class Needs:
             return size.stored
         return size.held - size.mappable if name in self.mapped else size.held
 
-    def peak_bytes(self, request: RequestNeeds, policy: Policy) -> int:
+    def peak_bytes(self, request: RequestNeeds, policy: Residency) -> int:
         """The largest sum on the way. `all`: what was loaded stays; `staged`: only the stages of one phase do."""
         resident = peak = 0
         cache = 0
@@ -83,21 +82,23 @@ class Needs:
             resident += sum(self.stages[n].activations.get(request.kind, 0) for n in phase if self.stages[n].kept)
         return peak
 
-    def within(self, request: RequestNeeds, available: int) -> Needs:
+    def within(self, request: RequestNeeds, available: int, policy: Residency) -> Needs:
         """With the weights mapped that the runtime would map on a CPU where so many bytes are left to weights.
 
-        The decoder is loaded with the bundle, before the rest.
+        Where all stages stay, the decoder is loaded with the bundle, before the rest.
         """
         mapped: set[str] = set()
-        left = available
-        for name in dict.fromkeys(("decoder", *chain.from_iterable(request.phases))):
-            size = self.stages[name].weights
-            if self.wide and size.mappable and not fits_into(size.held + size.largest, max(left, 0)):
-                mapped.add(name)
-            left -= replace(self, mapped=frozenset(mapped)).weight_bytes(name)
+        together = [("decoder", *chain.from_iterable(request.phases))] if policy == "all" else request.phases
+        for names in together:
+            left = available
+            for name in dict.fromkeys(names):
+                size = self.stages[name].weights
+                if self.wide and size.mappable and not fits_into(size.held + size.largest, max(left, 0)):
+                    mapped.add(name)
+                left -= replace(self, mapped=frozenset(mapped)).weight_bytes(name)
         return replace(self, mapped=frozenset(mapped))
 
-    def largest_bytes(self, policy: Policy) -> int:
+    def largest_bytes(self, policy: Residency) -> int:
         """The peak of the request that takes most."""
         return max(self.peak_bytes(request, policy) for request in self.requests)
 
@@ -136,12 +137,10 @@ def needs_from_graphs(
     """Of graphs that are not in a bundle yet."""
     levels = [f"head_{segment.name}" for segment in vocabulary.segments if segment.name.startswith("level")]
     pictures = _pictures(list(graphs))
-    phases: dict[str, Sequence[Sequence[str]]] = {"describe": [["vision_encoder"], ["decoder", "head_text"]]}
-    for quality, last in pictures.items():
-        phases[f"draw {quality}"] = [["decoder", *levels], *last]
-    for quality, last in pictures.items():
-        phases[f"edit {quality}"] = [["vision_encoder"], ["decoder", *levels], *last]
-    used = {kind: tuple(tuple(n for n in phase if n in graphs) for phase in them) for kind, them in phases.items()}
+    order = {"describe": ["vision_encoder", "decoder", "head_text"]}
+    order |= {f"draw {quality}": ["decoder", *levels, *last] for quality, last in pictures.items()}
+    order |= {f"edit {quality}": ["vision_encoder", "decoder", *levels, *last] for quality, last in pictures.items()}
+    used = {kind: phases_of(name for name in names if name in graphs) for kind, names in order.items()}
     resolution = _resolution(grammar, size)
     sizes = {kind: _sizes(kind, model, resolution, vocabulary, num_steps) for kind in used}
     per_slot = 2 * model.num_layers * model.num_kv_heads * model.head_dim * FLOAT32_BYTES
@@ -166,12 +165,13 @@ def needs_from_graphs(
     return Needs(name, stages, tuple(RequestNeeds(k, p, cache_bytes(k)) for k, p in used.items()), device == "cpu")
 
 
-def _pictures(names: Sequence[str]) -> dict[str, list[list[str]]]:
-    found: dict[str, list[list[str]]] = {}
+def _pictures(names: Sequence[str]) -> dict[str, list[str]]:
+    """The stages that make the pixels, by quality."""
+    found: dict[str, list[str]] = {}
     if "vq_decoder" in names:
-        found["draft"] = [["vq_decoder"]]
+        found["draft"] = ["vq_decoder"]
     if "denoiser" in names:
-        found["standard"] = [[name for name in DIFFUSION[:2] if name in names], ["vae_decoder"]]
+        found["standard"] = list(DIFFUSION)
     return found
 
 

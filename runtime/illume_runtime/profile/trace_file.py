@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from illume_runtime.files import atomic_write
-from illume_runtime.trace import Span
+from illume_runtime.trace import DEVICE_TRACK, Span
 
 
 def write_trace(path: str | Path, spans: Sequence[Span], about: Mapping[str, str]) -> None:
     """Write the spans as a trace file, whole or not at all; `about` (bundle, command, machine) is kept in it.
 
-    Times count from the first span, in microseconds. Each thread is a track; nesting follows from the times.
+    Times count from the first span, in microseconds. Each thread is a track, and so is a GPU; nesting follows from the
+    times.
     Raises OSError when the file cannot be written.
     """
     with atomic_write(Path(path)) as temporary:
@@ -26,7 +27,8 @@ def json_from_spans(spans: Sequence[Span], about: Mapping[str, str]) -> dict[str
     origin_ns = ordered[0].start_ns if ordered else 0
     tracks = {thread: track for track, thread in enumerate(dict.fromkeys(span.thread for span in ordered))}
     events: list[dict[str, object]] = [_name_event("process_name", 0, "illume")]
-    events += [_name_event("thread_name", track, f"host {track}") for track in tracks.values()]
+    for thread, track in tracks.items():
+        events.append(_name_event("thread_name", track, "device" if thread == DEVICE_TRACK else f"host {track}"))
     events += [_event(span, origin_ns, tracks[span.thread]) for span in ordered]
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": dict(about)}
 

@@ -26,14 +26,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_our_side_is_quantized_by_the_recipe_of_the_family(folder: Path, weights: str) -> None:
+@pytest.mark.parametrize(("weights", "group"), [("int8", 0), ("int4", 128), ("int4-32", 32)])
+def test_our_side_is_quantized_by_the_recipe_of_the_family(folder: Path, weights: str, group: int) -> None:
     name = f"{OURS}-{weights}"
     exported(name, folder / folder.name, 1, again=False)
     made = Bundle.open(folder / name)
     assert made.manifest.quantization is not None
     decoder = made.manifest.quantization.stages["decoder"]
-    assert (decoder.weights, decoder.activations) == (weights, "float32")
+    assert (decoder.weights, decoder.activations) == (weights.partition("-")[0], "float32")
+    for node in onnx.load(made.stage_path("decoder")).graph.node:
+        if group and node.op_type == "DequantizeLinear":
+            assert next(a.i for a in node.attribute if a.name == "block_size") == group
     found = measured([name], folder, task_of(made, 4, (1, 1)), 1, 1)
     assert len(found[name][0]["text"]["ids"]) == 4
 
@@ -66,10 +69,10 @@ def test_the_text_holds_each_side_against_our_float_and_against_the_best_peer() 
         return Decode(side, weights, {}, ms, ms, 10**6, 0.5)
 
     sides = [decode(OURS, "float32", 8.0), decode(OURS, "int8", 2.0), decode(OURS, "int4", 1.0)]
-    sides += [decode("slow", "int8", 6.0), decode("fast", "int8", 1.0)]
+    sides += [decode("slow", "int8", 6.0), decode("fast", "int8-32", 1.0)]
     machine, limits = Machine("Linux x86_64", "Some CPU", 2, 1 << 34), MachineLimits(1, 1e10, 1e11)
     results = LayerResults(machine, limits, "2026-01-31", "abc1234", "tiny", 1, 1, tuple(sides), ())
     shown = text_of_results(results)
     assert "int8: 4.00 times our float32, goal 3.5; 50% of the bandwidth, goal 75%; 0.50 times the speed" in shown
-    assert "of the best peer (fast), goal 1" in shown
+    assert "of the best peer, fast int8-32, goal 1" in shown
     assert "int4: 8.00 times our float32, goal 5.0; 50% of the bandwidth, goal 75%\n" in f"{shown}\n"

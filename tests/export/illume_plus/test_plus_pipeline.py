@@ -315,6 +315,18 @@ def test_a_preview_comes_from_the_first_level_while_the_second_is_written(
     assert pipeline.draw("a", size="256x256", sampling=GREEDY)[0].codes[1].tolist() == drawn[0].codes[1].tolist()
 
 
+def test_a_preview_leaves_the_decoder_in_memory_that_goes_on_writing(
+    pipeline: Pipeline, published_bundle: Path
+) -> None:
+    previews: list[Picture] = []
+    expected = pipeline.draw("two dogs", size="256x256", sampling=GREEDY)
+    with Pipeline.load(published_bundle, residency="staged") as staged:
+        drawn = staged.draw("two dogs", size="256x256", sampling=GREEDY, on_preview=previews.append)
+        assert set(staged._model.stages._sessions) == {"vq_decoder"}
+    assert len(previews) == 1
+    np.testing.assert_array_equal(np.asarray(drawn[0].image), np.asarray(expected[0].image))
+
+
 def test_a_preview_of_an_edit_has_the_size_of_the_picture(pipeline: Pipeline) -> None:
     previews: list[Picture] = []
     pipeline.edit(picture("landscape"), INSTRUCTION, sampling=GREEDY, on_preview=previews.append)

@@ -1,7 +1,5 @@
 """The model in plain PyTorch, run as the public reference runs its own: the runtime is compared with it.
 
-Every token takes a step, also one that the grammar forces. A step of guidance is two passes, each with a cache that
-concatenation makes longer; each pass gives the logits of the whole vocabulary, and a mask leaves the legal ones.
 Shapes: B sequences, T tokens, D width, V vocabulary, Y X grid.
 """
 
@@ -16,8 +14,8 @@ from torch import Tensor
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.greedy import GreedyTokens
-from illume_export.models import Illume
-from illume_export.sequences import Choose, Sequences, Watched, likeliest
+from illume_export.models import Illume, IllumeConfig
+from illume_export.sequences import Choose, Sequences, Watched, guided_codes, likeliest
 from illume_runtime.solver import SolverStep
 
 
@@ -72,19 +70,9 @@ class EagerPipeline:
         choose: Choose = likeliest,
     ) -> Tensor:
         """Codes [B, Y X] of a batch of pictures of one prompt; with a picture they are edits of it."""
-        sides = [(Sequences(self.model.language_model), self.prompt(text, picture)) for text in (prompt, "")]
-        pending = [embeds.expand(num_pictures, -1, -1) for _, embeds in sides]
-        codes: list[Tensor] = []
-        for start, end in self._grammar():
-            cond, uncond = (side.append(embeds) for (side, _), embeds in zip(sides, pending, strict=True))
-            scores = uncond + guidance * (cond - uncond)
-            legal = torch.zeros(scores.shape[-1], dtype=torch.bool)
-            legal[start:end] = True
-            tokens = choose(scores.masked_fill(~legal, float("-inf")))
-            if end - start > 1:
-                codes.append(tokens - start)
-            pending = [self.model.language_model.embed(tokens[:, None])] * 2
-        return torch.stack(codes, 1)
+        cond, uncond = (self.prompt(text, picture).expand(num_pictures, -1, -1) for text in (prompt, ""))
+        grammar = picture_grammar(self.config)
+        return guided_codes(self.model.language_model, cond, uncond, grammar, guidance=guidance, choose=choose)
 
     @torch.inference_mode()
     def pictures(self, codes: Tensor, noise: Tensor, steps: Sequence[SolverStep], *, guidance: float) -> np.ndarray:
@@ -101,17 +89,6 @@ class EagerPipeline:
             previous = velocity
         pixels = (self.model.vae.decode(x).clamp(-1.0, 1.0) + 1.0) * 127.5
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-    def _grammar(self) -> Iterator[tuple[int, int]]:
-        """The legal ids [start, end) of each token of a picture, and of the one that ends the answer."""
-        c = self.config.controls
-        yield c.start_of_image, c.start_of_image + 1
-        for _ in range(self.config.grid_size):
-            for _ in range(self.config.grid_size):
-                yield self.config.level0_segment
-            yield c.end_of_line, c.end_of_line + 1
-        yield c.end_of_image, c.end_of_image + 1
-        yield c.end, c.end + 1
 
     def prompt(self, text: str, picture: np.ndarray | None) -> Tensor:
         """Embeddings [T, D]: begin, user, the text, the picture, assistant."""
@@ -131,6 +108,18 @@ class EagerPipeline:
 
     def _embed(self, *ids: int) -> Tensor:
         return self.model.language_model.embed(torch.tensor(ids, dtype=torch.int64))
+
+
+def picture_grammar(config: IllumeConfig) -> Iterator[tuple[int, int]]:
+    """The legal ids [start, end) of each token of a picture, and of the one that ends the answer."""
+    c = config.controls
+    yield c.start_of_image, c.start_of_image + 1
+    for _ in range(config.grid_size):
+        for _ in range(config.grid_size):
+            yield config.level0_segment
+        yield c.end_of_line, c.end_of_line + 1
+    yield c.end_of_image, c.end_of_image + 1
+    yield c.end, c.end + 1
 
 
 def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:

@@ -1,7 +1,6 @@
 """The model in plain PyTorch, run as the public reference runs it: what the runtime's tokens are compared with.
 
-Every token takes a step, also one that the grammar forces. A step of guidance is two passes, each gives the logits of
-the whole vocabulary, and a mask leaves the legal ones. Prompts are strings, in which control tokens are spelled.
+Prompts are strings, in which control tokens are spelled.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from illume_export.checkpoint import Checkpoint
 from illume_export.families.illume_plus.cases import plain_inputs, seen_picture
+from illume_export.families.illume_plus.config import PlusVocabulary
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.resolutions import ANCHORS, FINE_STRIDE, SIZES, PictureSize
 from illume_export.greedy import GreedyTokens
-from illume_export.sequences import Sequences, Watched
+from illume_export.sequences import Sequences, Watched, guided_codes
 from illume_runtime.images import fit
 from illume_runtime.patches import nearest_anchor
 
@@ -80,39 +80,11 @@ class EagerPipeline:
                 f"{tag}{IMAGE}\nReconstruct the image according to the given image\n",
             )
         )
-        sides = [(Sequences(self.language_model), self._prompt(message, tag, image)) for message in messages]
-        codes: list[int] = []
+        cond, uncond = (self._prompt(message, tag, image) for message in messages)
+        grammar = picture_grammar(self.vocabulary, size)
         choose = Watched()
-        pending = [embeds for _, embeds in sides]
-        for start, end in self._grammar(size):
-            cond, uncond = (side.append(embeds) for (side, _), embeds in zip(sides, pending, strict=True))
-            scores = uncond + guidance * (cond - uncond)
-            legal = torch.zeros(scores.shape[-1], dtype=torch.bool)
-            legal[start:end] = True
-            token = choose(scores.masked_fill(~legal, float("-inf")))
-            if end - start > 1:
-                codes.append(int(token) - start)
-            pending = [self.language_model.embed(token[:, None])] * 2
-        return GreedyTokens(tuple(codes), choose.margins())
-
-    def _grammar(self, size: PictureSize) -> Iterator[tuple[int, int]]:
-        """The legal ids [start, end) of each token of a picture."""
-        controls = self.vocabulary.controls
-
-        def only(name: str) -> tuple[int, int]:
-            return controls[name], controls[name] + 1
-
-        yield only("start_of_image")
-        fine = (size.height // FINE_STRIDE, size.width // FINE_STRIDE)
-        segments = (self.vocabulary.level0, self.vocabulary.level1)
-        for level, ((rows, columns), segment) in enumerate(zip((size.coarse, fine), segments, strict=True)):
-            yield only(f"start_of_level{level}")
-            for _ in range(rows):
-                for _ in range(columns):
-                    yield segment
-                yield only("end_of_line")
-            yield only(f"end_of_level{level}")
-        yield only("end_of_image")
+        codes = guided_codes(self.language_model, cond, uncond, grammar, guidance=guidance, choose=choose)
+        return GreedyTokens(tuple(codes[0].tolist()), choose.margins())
 
     def _prompt(self, message: str, suffix: str, image: Image.Image | None) -> Tensor:
         """Embeddings [1, T, D] of the conversation; text before and behind the picture is encoded on its own."""
@@ -139,6 +111,26 @@ class EagerPipeline:
 
     def _embed(self, *ids: int) -> Tensor:
         return self.language_model.embed(torch.tensor(ids, dtype=torch.int64))
+
+
+def picture_grammar(vocabulary: PlusVocabulary, size: PictureSize) -> Iterator[tuple[int, int]]:
+    """The legal ids [start, end) of each token of a picture."""
+    controls = vocabulary.controls
+
+    def only(name: str) -> tuple[int, int]:
+        return controls[name], controls[name] + 1
+
+    yield only("start_of_image")
+    fine = (size.height // FINE_STRIDE, size.width // FINE_STRIDE)
+    segments = (vocabulary.level0, vocabulary.level1)
+    for level, ((rows, columns), segment) in enumerate(zip((size.coarse, fine), segments, strict=True)):
+        yield only(f"start_of_level{level}")
+        for _ in range(rows):
+            for _ in range(columns):
+                yield segment
+            yield only("end_of_line")
+        yield only(f"end_of_level{level}")
+    yield only("end_of_image")
 
 
 def pipeline_from_checkpoint(checkpoint: Checkpoint) -> EagerPipeline:

@@ -1,0 +1,192 @@
+"""The loops of a picture in PyTorch, on any of its devices: as the public reference runs them, and compiled.
+
+`reference_codes` is `guided_codes`: two passes a step, caches that grow, the whole head, forced tokens one by one.
+`StaticLoop` is what its users would make of it with `torch.compile`: both sides in one batch, a cache of fixed size, a
+step as one CUDA graph; head, mask and filters still see the whole vocabulary. The diffusion is a plain loop over the
+denoiser, which is compiled or not.
+
+Shapes: B pictures, R = 2 B rows, T tokens, S slots, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.eager_side import sampled
+from illume_export.families.illume.eager import picture_grammar as grammar_of_illume
+from illume_export.families.illume.loader import illume_from_checkpoint
+from illume_export.families.illume_plus.config import PlusConfig
+from illume_export.families.illume_plus.eager import picture_grammar as grammar_of_plus
+from illume_export.families.illume_plus.models.unet import Unet
+from illume_export.families.illume_plus.published import LANGUAGE_MODELS, published_config
+from illume_export.families.illume_plus.resolutions import SIZES
+from illume_export.models.language_model import DecoderLayer, LanguageModel, rotate
+from illume_export.sequences import Choose, guided_codes
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""The denoiser's output for scaled latents [R, C, Y, X] and times [R]."""
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The next tokens [B] from the last ones, their place [1], and the legal ids [V]."""
+
+PROMPT = 32  # ids of each side
+GUIDANCE = 2.0
+FILTERS: Mapping[str, float] = {"temperature": 1.0, "top_k": 2048, "top_p": 0.8}
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """What the loops need of a model. `grammar` are the legal ids [start, end) of each token of a picture."""
+
+    name: str
+    language_model: LanguageModel
+    grammar: Sequence[tuple[int, int]]
+    denoise: Denoise
+    latent_shape: tuple[int, int, int]
+    device: str
+
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """Embeddings [1, PROMPT, D] of both sides' random words."""
+        generator = torch.Generator().manual_seed(1)
+        limit = min(start for start, _ in self.grammar)
+        ids = torch.randint(limit, (2, 1, PROMPT), generator=generator).to(self.device)
+        return self.language_model.embed(ids[0]), self.language_model.embed(ids[1])
+
+
+def model_by_name(name: str, device: str, dtype: torch.dtype) -> TorchModel:
+    """A published model with weights that are made on the device from a seed, or a checkpoint of illume in a folder."""
+    if name in LANGUAGE_MODELS:
+        return plus_model(published_config(name), device, dtype)
+    model = illume_from_checkpoint(Path(name)).to(device=device, dtype=dtype).eval()
+    config = model.config
+    codes = torch.zeros(1, config.grid_size, config.grid_size, dtype=torch.int64, device=device)
+    with torch.inference_mode():
+        code_map = model.image_tokenizer.code_map(codes)
+    both = torch.cat((code_map, torch.zeros_like(code_map)))
+
+    def denoise(latents: Tensor, times: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+            velocity: Tensor = model.denoiser(latents, times, both)
+            return velocity
+
+    latent_shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
+    return TorchModel(name, model.language_model, list(grammar_of_illume(config)), denoise, latent_shape, device)
+
+
+def plus_model(config: PlusConfig, device: str, dtype: torch.dtype) -> TorchModel:
+    """Random weights of these sizes; a picture of the first resolution, which the UNet draws at twice its size."""
+    assert config.diffusion is not None
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            language_model, unet = LanguageModel(config.language_model), Unet(config.diffusion.unet)
+    finally:
+        torch.set_default_dtype(before)
+    size = SIZES[0]
+    places = 2 * max(size.height, size.width) // 8  # latents of the VAE, 8 pixels each
+    channels = config.diffusion.vae.latent_channels
+    code_map = torch.zeros(2, config.diffusion.unet.in_channels - channels, places, places, device=device, dtype=dtype)
+    resolution = torch.zeros(2, device=device)
+
+    def denoise(latents: Tensor, times: Tensor) -> Tensor:
+        with torch.device(latents.device), torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+            noise: Tensor = unet(latents, code_map, times, resolution)
+            return noise
+
+    grammar = list(grammar_of_plus(config.vocabulary, size))
+    return TorchModel(config.name, language_model.eval(), grammar, denoise, (channels, places, places), device)
+
+
+def drawn_from_filters(scores: Tensor) -> Tensor:
+    """Tokens [B] of scores [B, V] by FILTERS, over the whole vocabulary."""
+    return sampled(scores, FILTERS)
+
+
+@torch.inference_mode()
+def reference_codes(model: TorchModel, choose: Choose) -> Tensor:
+    """Codes [1, n] of one picture, as the public reference draws them."""
+    return guided_codes(model.language_model, *model.prompts(), model.grammar, guidance=GUIDANCE, choose=choose)
+
+
+class StaticLoop:
+    """The token loop with a cache of fixed size, both sides in one batch; `compiled` is given the step."""
+
+    def __init__(self, model: TorchModel, choose: Choose, compiled: Callable[[Step], Step]) -> None:
+        self._model, self._choose = model, choose
+        language_model = model.language_model
+        c, like = language_model.config, language_model.model.norm.weight
+        self._slots = PROMPT + len(model.grammar)
+        shape = (2, c.num_kv_heads, self._slots, c.head_dim)
+
+        def cache() -> Tensor:
+            zeros = torch.zeros(shape, device=like.device, dtype=like.dtype)
+            torch._dynamo.mark_static_address(zeros)  # type: ignore[no-untyped-call]
+            return zeros
+
+        self._caches = [(cache(), cache()) for _ in range(c.num_layers)]
+        ids = torch.arange(c.vocab_size, device=like.device)
+        self._legal = {(start, end): (ids >= start) & (ids < end) for start, end in set(model.grammar)}
+        self._step = compiled(self._next)
+
+    @torch.inference_mode()
+    def codes(self) -> Tensor:
+        """Codes [1, n] of one picture."""
+        embeds = torch.cat(self._model.prompts())
+        places = torch.arange(self._slots, device=embeds.device)
+        scores = self._logits(embeds, places[:PROMPT])
+        codes: list[Tensor] = []
+        tokens: Tensor | None = None
+        for i, (start, end) in enumerate(self._model.grammar):
+            legal = self._legal[start, end]
+            if tokens is None:
+                tokens = self._chosen(scores, legal)
+            else:
+                tokens = self._step(tokens, places[PROMPT + i - 1 : PROMPT + i], legal).clone()
+            if end - start > 1:
+                codes.append(tokens - start)
+        return torch.stack(codes, 1)
+
+    def _next(self, tokens: Tensor, place: Tensor, legal: Tensor) -> Tensor:
+        embeds = self._model.language_model.embed(tokens[:, None])
+        return self._chosen(self._logits(embeds.repeat(2, 1, 1), place), legal)
+
+    def _chosen(self, logits: Tensor, legal: Tensor) -> Tensor:
+        cond, uncond = logits.log_softmax(-1).chunk(2)
+        scores = uncond + GUIDANCE * (cond - uncond)
+        return self._choose(scores.masked_fill(~legal, float("-inf")))
+
+    def _logits(self, embeds: Tensor, places: Tensor) -> Tensor:
+        """Logits [R, V] behind embeds [R, T, D] at places [T]."""
+        model = self._model.language_model
+        rows = len(embeds)
+        cos, sin = (table[places].expand(rows, -1, -1) for table in (model.cos, model.sin))
+        seen = torch.arange(self._slots, device=embeds.device)[None] <= places[:, None]
+        x = embeds
+        for layer, (keys, values) in zip(model.model.layers, self._caches, strict=True):
+            assert isinstance(layer, DecoderLayer)
+            q, k, v = layer.self_attn.project(layer.input_layernorm(x))
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            keys.index_copy_(2, places, k)
+            values.index_copy_(2, places, v)
+            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=True)
+            x = x + layer.self_attn.merge(y)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return model.logits(model.model.norm(x[:, -1]), 0, model.config.vocab_size)
+
+
+@torch.inference_mode()
+def denoised(model: TorchModel, denoise: Denoise, num_steps: int) -> Tensor:
+    """Latents [1, C, Y, X] after so many guided steps of Euler's method, from time 1 to 0."""
+    x = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+    for i in range(num_steps):
+        times = torch.full((2,), 1.0 - i / num_steps, device=x.device)
+        cond, uncond = denoise(torch.cat((x, x)), times).float().chunk(2)
+        x = x - (uncond + GUIDANCE * (cond - uncond)) / num_steps
+    return x
