@@ -91,9 +91,9 @@ def _write_stages(
         how = recipe.stage(name)
         target = folder / "stages" / f"{name}.onnx"
         if how is None:
-            model = onnx.load(source.bundle.stage_path(name))
-            save_graph(model, target)
-            stages[name] = replace(spec, file=f"stages/{name}.onnx")
+            for file in {spec.file, f"{spec.file}.data"} & source.bundle.manifest.files.keys():
+                shutil.copyfile(source.bundle.path / file, folder / file)
+            stages[name] = spec
             continue
         model = graph_from_stage(source.bundle.path, spec)
         quantized = quantize_stage(name, model, source.statistics.get(name), recipe, how)

@@ -15,13 +15,20 @@ from illume_calibration.mixed_precision import recipe_under_budget, recipe_under
 from illume_calibration.observing import Observation, observe
 from illume_calibration.quality import Judgement, judge
 from illume_calibration.ranges import METHODS
-from illume_calibration.recipe import Recipe, check_stages, default_name, recipe_from_name, with_overrides
+from illume_calibration.recipe import (
+    Recipe,
+    check_stages,
+    default_name,
+    recipe_from_name,
+    weights_alone,
+    with_overrides,
+)
 from illume_calibration.report import text_from_damages, text_from_quality
 from illume_calibration.requests import HELD_OUT, Request, data_sha256, requests_from_file
 from illume_calibration.sensitivity import Damage
 from illume_calibration.target_size import target_size
 from illume_runtime.bundle import Bundle
-from illume_runtime.cli.output import check_output, print_result
+from illume_runtime.cli.output import check_output, note, print_result
 from illume_runtime.cli.parser import add_json, count_up_to, example, number_from, seed
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import megabytes, table
@@ -31,13 +38,19 @@ from illume_runtime.manifest import MANIFEST_NAME
 from illume_runtime.quantization import CalibrationData, Quality, StageQuantization
 from illume_runtime.typed_json import json_from_value
 
+NO_DATA = "none"  # in place of a file's name
 SENSITIVITY_REQUESTS = 24  # of those that calibrate; the gate's own are not looked at
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("bundle", metavar="BUNDLE", help="float bundle, as `illume export` made it")
-    parser.add_argument("--data", required=True, metavar="FILE.jsonl", help="requests, one JSON object a line")
+    parser.add_argument("--data", metavar="FILE.jsonl", help="requests, one JSON object a line")
+    parser.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="round the weights of decoder, heads and embeddings, and nothing else: needs no --data, which judges then",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the new bundle")
     parser.add_argument("--recipe", metavar="NAME", help="a shipped recipe or a TOML file (that of the family)")
     parser.add_argument("--method", choices=METHODS, help="how ranges are found (the recipe's)")
@@ -74,11 +87,13 @@ def run(args: argparse.Namespace) -> int:
 
     Statistics are kept beside the output until it is written: after an interruption the same command goes on.
     """
-    output, data = Path(args.output), Path(args.data)
+    output = Path(args.output)
     bundle = Bundle.open(args.bundle)
     name = args.recipe or default_name(bundle.family)
     recipe = recipe_from_name(name)
     check_stages(name, recipe, args.set, bundle.stages)
+    if args.weights_only:
+        recipe = weights_alone(recipe, bundle.stages)
     recipe = with_overrides(recipe, args.set, args.method)
     check_float(bundle)
     if output.exists():
@@ -87,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
         if args.no_gate:
             raise UsageError("--report shows what the gate measures; leave --no-gate out")
         check_output(Path(args.report))
+    if args.data is None:
+        return _without_data(args, bundle, recipe, output)
+    data = Path(args.data)
     calibrating, judging = _split(list(requests_from_file(data)), data, gate=not args.no_gate)
     work = output.with_name(f"{output.name}.calibration")
     gate = _Gate(args, bundle, recipe, judging, data_sha256(data))
@@ -107,11 +125,25 @@ def run(args: argparse.Namespace) -> int:
             source, gate.recipe, output, None if args.no_gate else partial(gate.judge, bar), bar.update
         )
     shutil.rmtree(work)
-    _print(args, made, gate, found)
+    _print(args, bundle, made, gate, found)
     if gate.judgement is not None and gate.judgement.quality.failed:
         failed = ", ".join(gate.judgement.quality.failed)
         print(f"illume calibrate: error: {output} is written, but under the bar: {failed}", file=sys.stderr)
         return QualityError.exit_code
+    return 0
+
+
+def _without_data(args: argparse.Namespace, bundle: Bundle, recipe: Recipe, output: Path) -> int:
+    """Weights alone, which no gate has judged. Raises UsageError where that is not what is asked for."""
+    needing = [name for name in ("max_drop", "target_size", "report") if getattr(args, name) is not None]
+    if needing or not args.weights_only:
+        what = f"--{needing[0].replace('_', '-')} needs" if needing else "ranges of activations need"
+        raise UsageError(f"--data is missing: {what} requests; weights alone do not: --weights-only")
+    with ProgressBar() as bar:
+        source = Source(bundle, {}, CalibrationData(NO_DATA, "", 0, 0, args.seed))
+        made = bundle_from_recipe(source, recipe, output, None, bar.update)
+    _print(args, bundle, made, None, None)
+    note(args, f"not judged; with requests: illume verify {output} --quality {args.bundle} --data FILE.jsonl")
     return 0
 
 
@@ -165,27 +197,32 @@ class _Gate:
         return self.judgement.quality
 
 
-def _print(args: argparse.Namespace, made: Bundle, gate: _Gate, found: Observation) -> None:
-    judgement, bundle = gate.judgement, gate.bundle
+def _print(
+    args: argparse.Namespace, bundle: Bundle, made: Bundle, gate: _Gate | None, found: Observation | None
+) -> None:
+    judgement = None if gate is None else gate.judgement
     quantization = made.manifest.quantization
     assert quantization is not None
     rows = [_cells(name, stage, bundle, made) for name, stage in quantization.stages.items()]
     text = table(["stage", "weights", "activations", "layers", "weights alone", "float", "size", "before"], rows)
-    text += f"\n\n{made.path}: recipe {quantization.recipe}, {quantization.method}, {found.num_requests} requests"
-    if found.skipped:
-        text += f"; {len(found.skipped)} skipped, the first: {found.skipped[0]}"
+    text += f"\n\n{made.path}: recipe {quantization.recipe}"
+    if found is not None:
+        text += f", {quantization.method}, {found.num_requests} requests"
+        if found.skipped:
+            text += f"; {len(found.skipped)} skipped, the first: {found.skipped[0]}"
     if judgement is not None:
         text += "\n\n" + text_from_quality(judgement.quality, judgement.layers)
-    if gate.damages:
-        text += "\n\n" + text_from_damages(gate.damages)
+    damages = [] if gate is None else gate.damages
+    if damages:
+        text += "\n\n" + text_from_damages(damages)
     data = {"verb": "calibrate", "bundle": str(made.path), "quantization": json_from_value(quantization)}
     if judgement is not None:
         data["layers"] = [json_from_value(layer) for layer in judgement.layers]
-    if gate.damages:
-        data["sensitivity"] = [json_from_value(damage) for damage in gate.damages]
+    if damages:
+        data["sensitivity"] = [json_from_value(damage) for damage in damages]
     print_result(args, data, text)
     if args.report and judgement is not None:
-        write_report(args, f"{made.name}, {quantization.recipe}", judgement, gate.damages)
+        write_report(args, f"{made.name}, {quantization.recipe}", judgement, damages)
 
 
 def _cells(name: str, stage: StageQuantization, bundle: Bundle, made: Bundle) -> list[str]:

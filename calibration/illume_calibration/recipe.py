@@ -36,6 +36,7 @@ from illume_calibration.ranges import Method
 from illume_runtime.errors import UsageError
 from illume_runtime.manifest import EMBEDDING_TABLE
 from illume_runtime.quantization import Activations, Bars, Rounding, Scaling, Weights
+from illume_runtime.residency import LANGUAGE, phase_of
 from illume_runtime.typed_json import value_from_json
 
 FOLDER: Final = Path(__file__).parent / "recipes"
@@ -122,6 +123,18 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], method: Method | No
     made = _recipe(data, "--set")
     touched = bool(overrides) or (method is not None and method != recipe.method)
     return replace(made, name=f"{recipe.name}, changed" if touched else recipe.name)
+
+
+def weights_alone(recipe: Recipe, stages: Collection[str]) -> Recipe:
+    """The recipe for the weights of decoder, heads and embeddings alone, rounded plainly: it needs no data."""
+    language = {name: found for name in stages if phase_of(name) == LANGUAGE and (found := recipe.stage(name))}
+    alone = {
+        name: replace(found, activations="float32", weight_only=(), scaling="none", rounding="nearest")
+        for name, found in language.items()
+    }
+    if recipe.has_int8_embedding:
+        alone[EMBEDDING_TABLE] = recipe.stages[EMBEDDING_TABLE]
+    return replace(recipe, stages=alone, name=f"{recipe.name}, weights alone")
 
 
 def _parts_of(text: str) -> tuple[str, str, str]:

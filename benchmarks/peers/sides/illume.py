@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,13 +44,13 @@ def export(checkpoint: Path, output: Path, threads: int, weights: str) -> None:
 def quantize(source: Path, output: Path, weights: str) -> None:
     """By the family's recipe, in which the decoder has quantized weights alone: no data is needed."""
     from illume_calibration.bundle_from_recipe import Source, bundle_from_recipe
-    from illume_calibration.recipe import recipe_from_name, with_overrides
+    from illume_calibration.recipe import recipe_from_name, weights_alone, with_overrides
     from illume_runtime.quantization import CalibrationData
 
     how = [f"decoder.weights={weights.partition('-')[0]}", f"decoder.group_size={group_of(weights)}"]
-    recipe = with_overrides(recipe_from_name("illume_plus"), how, None)
-    recipe = replace(recipe, stages={name: recipe.stages[name] for name in ("decoder", "head_*", "token_embedding")})
-    float_source = Source(Bundle.open(source, verify=False), {}, CalibrationData("none", "", 0, 0, 0))
+    bundle = Bundle.open(source, verify=False)
+    recipe = with_overrides(weights_alone(recipe_from_name("illume_plus"), bundle.stages), how, None)
+    float_source = Source(bundle, {}, CalibrationData("none", "", 0, 0, 0))
     bundle_from_recipe(float_source, recipe, output, None, lambda name, done, total: None)
 
 
