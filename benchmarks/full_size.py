@@ -74,7 +74,7 @@ def main() -> None:
         found["planned_peak_bytes"] = plan_of_kind["peak_bytes"]
         found["planned_to_measured"] = round(found["planned_peak_bytes"] / found["peak_memory_bytes"], 3)
         found["mapped_stages"] = plan_of_kind["stages"]
-        results[f"{kind}, {args.memory}, {args.residency}"] = found
+        results[f"{kind}, {found['precision']}, {args.memory}, {args.residency}"] = found
         print(text_of(kind, found), flush=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -101,6 +101,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     {"draw": draw, "describe": describe, "standard": draw_standard}[args.here](pipeline, args)
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
+        "precision": bundle.manifest.precision,
         "memory": args.memory,
         "residency": args.residency,
         "size": args.size,

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from illume_calibration.embedding_table import write_int8_embedding
-from illume_calibration.graph_file import graph_from_stage, save_graph
+from illume_calibration.graph_file import lean_graph_from_stage, save_graph
 from illume_calibration.quantizing import quantize_stage
 from illume_calibration.recipe import Recipe
 from illume_calibration.statistics import Statistics
@@ -95,7 +95,7 @@ def _write_stages(
                 shutil.copyfile(source.bundle.path / file, folder / file)
             stages[name] = spec
             continue
-        model = graph_from_stage(source.bundle.path, spec)
+        model = lean_graph_from_stage(source.bundle.path, spec)
         quantized = quantize_stage(name, model, source.statistics.get(name), recipe, how)
         save_graph(model, target)
         stages[name] = replace(spec, file=f"stages/{name}.onnx", weight_bytes=quantized.weight_bytes)

@@ -226,6 +226,12 @@ def _print(
 
 
 def _cells(name: str, stage: StageQuantization, bundle: Bundle, made: Bundle) -> list[str]:
-    sizes = [megabytes(b.manifest.files[b.stage(name).file].num_bytes) for b in (made, bundle)]
+    sizes = [megabytes(_bytes_of(b, name)) for b in (made, bundle)]
     counts = [str(stage.num_layers), str(len(stage.weight_only)), str(len(stage.kept))]
     return [name, stage.weights, stage.activations, *counts, *sizes]
+
+
+def _bytes_of(bundle: Bundle, stage: str) -> int:
+    """Of its graph and of the weights beside it."""
+    file, files = bundle.stage(stage).file, bundle.manifest.files
+    return sum(files[name].num_bytes for name in (file, f"{file}.data") if name in files)

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from illume_calibration.constants import values_of
 from illume_calibration.layers import Layer, layers_of
 
 NORMS = ("RMSNormalization", "LayerNormalization")
@@ -91,9 +92,9 @@ def divide_channels(model: onnx.ModelProto, fold: Fold, divisors: NDArray[np.flo
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for name in fold.constants:
-        _replace(constants[name], numpy_helper.to_array(constants[name]) / divisors)
+        _replace(constants[name], np.asarray(values_of(constants[name]) / divisors, np.float32))
     for layer in fold.layers:
-        _replace(constants[layer.weight], numpy_helper.to_array(constants[layer.weight]) * divisors[:, None])
+        _replace(constants[layer.weight], values_of(constants[layer.weight]) * divisors[:, None])
     for node in graph.node:
         for names in (node.input, node.output):
             for i, name in enumerate(names):

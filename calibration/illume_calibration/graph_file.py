@@ -9,27 +9,37 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from illume_calibration.constants import HALVES, complete, graph_from_file, is_beside
 from illume_calibration.layers import products_from_gemms
 from illume_runtime.manifest import StageSpec
 
-HALVES: Final = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 MAX_INLINE_BYTES: Final = 1_500_000_000  # a protobuf file holds at most 2 GiB
 
 
 def graph_from_stage(folder: Path, stage: StageSpec) -> onnx.ModelProto:
     """The graph of a stage of the bundle in a folder, with its weights in float32, every plain product a MatMul."""
-    model: onnx.ModelProto = onnx.load(folder / stage.file)
+    model = lean_graph_from_stage(folder, stage)
+    complete(model.graph)
+    return model
+
+
+def lean_graph_from_stage(folder: Path, stage: StageSpec) -> onnx.ModelProto:
+    """The same, but that constants beside the file have not been read yet (`constants.py`)."""
+    model = graph_from_file(folder / stage.file)
     widen_weights(model.graph)
     products_from_gemms(model)
     return model
 
 
 def widen_weights(graph: onnx.GraphProto) -> None:
-    """Turn every constant in half precision that is cast to float32 into float32 itself, which loses nothing."""
+    """Turn every constant in half precision that is cast to float32 into float32 itself, which loses nothing.
+
+    Those beside the file become so when they are read.
+    """
     halves = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in HALVES}
     casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]
     names = {node.output[0]: node.input[0] for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT}
-    for name in set(names.values()):
+    for name in {name for name in names.values() if not is_beside(halves[name])}:
         array = numpy_helper.to_array(halves[name]).astype(np.float32)
         halves[name].CopyFrom(numpy_helper.from_array(array, name))
     kept = [node for node in graph.node if node.output[0] not in names]

@@ -15,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from illume_calibration.constants import is_float, values_of
+
 Kind = Literal["linear", "conv"]
 MOVED: Final = re.compile(r"(\.T|\.\d+(x\d+)+)+$")  # of a weight that was transposed or reshaped
 
@@ -67,11 +69,6 @@ def layer_name(weight: str) -> str:
     return MOVED.sub("", weight).removesuffix(".weight")
 
 
-def is_float(tensor: onnx.TensorProto) -> bool:
-    """Whether a constant is float32."""
-    return bool(tensor.data_type == onnx.TensorProto.FLOAT)
-
-
 def products_from_gemms(model: onnx.ModelProto) -> None:
     """Turn every Gemm with a constant weight, without scaling, into MatMul and Add.
 
@@ -91,7 +88,7 @@ def products_from_gemms(model: onnx.ModelProto) -> None:
         if options.get("transB", 0):
             weight = f"{node.input[1]}.T"
             if weight not in constants:
-                array = np.ascontiguousarray(numpy_helper.to_array(constants[node.input[1]]).T)
+                array = np.ascontiguousarray(values_of(constants[node.input[1]]).T)
                 constants[weight] = numpy_helper.from_array(array, weight)
                 graph.initializer.append(constants[weight])
         has_bias = len(node.input) > 2 and node.input[2]
@@ -107,15 +104,15 @@ def products_from_gemms(model: onnx.ModelProto) -> None:
 def drop_unused_constants(graph: onnx.GraphProto) -> None:
     """Remove the initializers that no node reads and that are no output."""
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    for index in reversed(range(len(graph.initializer))):  # a new list would hold a second copy of all of them
+        if graph.initializer[index].name not in used:
+            del graph.initializer[index]
 
 
 def weight_of(graph: onnx.GraphProto, layer: Layer) -> NDArray[np.float32]:
     """The float32 weight of a layer."""
     for tensor in graph.initializer:
         if tensor.name == layer.weight:
-            array: NDArray[np.float32] = numpy_helper.to_array(tensor)
+            array: NDArray[np.float32] = values_of(tensor)
             return array
     raise ValueError(f"{layer.name}: the graph has no constant {layer.weight}")

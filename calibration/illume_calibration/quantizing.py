@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from illume_calibration.constants import complete
 from illume_calibration.error_feedback import int4_by_error_feedback, int8_by_error_feedback
 from illume_calibration.folding import Fold, divide_channels, folds_of
 from illume_calibration.histogram import Histogram
@@ -56,6 +57,7 @@ def quantize_stage(
         output_scale = stage.scale_of(layer.output, None) if layer.kind == "conv" else None
         quantized[layer.name] = QuantizedLayer(weight, input_scale, output_scale)
     quantize_graph(model, quantized)
+    complete(model.graph)
     report = StageQuantization(
         weights=how.weights,
         activations=how.activations,

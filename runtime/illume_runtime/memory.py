@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from illume_runtime.errors import MemoryLimitError
 
 RESERVE_BYTES: Final = 512 << 20  # left to activations and caches where weights are placed, a quarter at most
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGE_BLOCK: Final = 1 << 20
+LARGEST_IN_HEAP: Final = 32 << 20  # what glibc raises its threshold to by itself, with twice that for trimming
 _limit_bytes: int | None = None  # of this process, as its user set it
 _mapped: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()  # owner -> bytes of its mapped weights
 
@@ -17,6 +23,25 @@ def limit_memory(num_bytes: int | None) -> None:
     """Hold this process to so many bytes, those that it has already among them; None: to what the system has."""
     global _limit_bytes
     _limit_bytes = num_bytes
+
+
+@contextmanager
+def freed_at_once() -> Iterator[None]:
+    """Within it glibc gives every block of 1 MiB or more back to the system as soon as it is freed.
+
+    Else it keeps blocks of up to 32 MiB, which makes a stage of many matrices take twice its weights from its loading
+    on: each matrix is there in two forms for a while. Afterwards the thresholds are those that glibc would come to.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        yield
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    try:
+        yield
+    finally:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_IN_HEAP)
+        mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_IN_HEAP)
 
 
 def count_mapped(owner: object, num_bytes: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from illume_runtime.errors import EngineError, IllumeError, InvalidBundleError, 
 from illume_runtime.limits import LARGE_BYTES
 from illume_runtime.manifest import StageSpec, TensorSpec
 from illume_runtime.mapped_products import mapped_graph
-from illume_runtime.memory import count_mapped, fits
+from illume_runtime.memory import count_mapped, fits, freed_at_once
 from illume_runtime.plan.weights import weight_bytes_of_file
 from illume_runtime.session import Arrays
 
@@ -64,7 +64,8 @@ class OrtSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_SEVERITY
         self._run_options = ort.RunOptions()
-        if provider == CPU and spec.weight_bytes >= LARGE_BYTES:
+        is_large = provider == CPU and spec.weight_bytes >= LARGE_BYTES
+        if is_large:
             self._run_options.add_run_config_entry(*SHRINK)
             options.add_session_config_entry(*WIDE_GROUPS)
         if spec.name in ROW_LAYOUT:
@@ -77,10 +78,12 @@ class OrtSession:
             count_mapped(self, mapped_bytes)
             if model != path:
                 options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        providers = [(provider, dict(provider_options))]
         try:
-            self._session = ort.InferenceSession(
-                model, options, providers=[(provider, dict(provider_options))], disabled_optimizers=DISABLED_OPTIMIZERS
-            )
+            with freed_at_once() if is_large else nullcontext():
+                self._session = ort.InferenceSession(
+                    model, options, providers=providers, disabled_optimizers=DISABLED_OPTIMIZERS
+                )
         except ORT_ERRORS as error:
             raise _typed(error, f"{spec.name}: ONNX Runtime cannot load {path.name}") from error
         used = self._session.get_providers()

@@ -1,5 +1,10 @@
 """Memory that is not there is known before it is taken."""
 
+import ctypes
+import os
+import subprocess
+import sys
+
 import pytest
 
 from illume_runtime import memory
@@ -49,3 +54,46 @@ def test_a_cache_that_does_not_fit_is_refused_and_a_smaller_one_works(bundle, mo
         with pytest.raises(MemoryLimitError, match=r"the cache of \d+ sequences takes \d+ MB of memory, but 1 MB are"):
             pipeline.draw("a", n=64, sampling=sampling)
         assert pipeline.draw("a", sampling=sampling)[0].codes[0].tolist() == expected
+
+
+BLOCKS = """
+import ctypes, sys
+from contextlib import nullcontext
+from illume_runtime.memory import freed_at_once
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+def filled(size):
+    block = libc.malloc(size)
+    ctypes.memset(block, 1, size)
+    return block
+
+libc.free(filled(31 << 20))  # from now on the heap keeps blocks of that size
+before = resident_mb()
+with freed_at_once() if sys.argv[1] == "apart" else nullcontext():
+    blocks = [filled(4 << 20) for _ in range(50)]
+    last = filled(900 << 10)  # stands behind them, so that the heap cannot shrink
+    held = resident_mb() - before
+    for block in blocks:
+        libc.free(block)
+print(held, resident_mb() - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="another C library")
+@pytest.mark.parametrize(("how", "is_kept"), [("apart", False), ("as ever", True)])
+def test_blocks_of_weights_go_back_as_soon_as_they_are_freed(how, is_kept):
+    done = subprocess.run([sys.executable, "-c", BLOCKS, how], check=True, capture_output=True, text=True)
+    held, after = map(float, done.stdout.split())
+    assert held > 200
+    assert (after > 150) == is_kept
+
+
+def test_without_glibc_nothing_is_set(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    with memory.freed_at_once():
+        pass
