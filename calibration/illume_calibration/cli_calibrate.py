@@ -35,10 +35,9 @@ from illume_runtime.cli.table import megabytes, table
 from illume_runtime.errors import QualityError, UsageError
 from illume_runtime.files import sha256_of
 from illume_runtime.manifest import MANIFEST_NAME
-from illume_runtime.quantization import CalibrationData, Quality, StageQuantization
+from illume_runtime.quantization import NO_DATA, CalibrationData, Quality, StageQuantization
 from illume_runtime.typed_json import json_from_value
 
-NO_DATA = "none"  # in place of a file's name
 SENSITIVITY_REQUESTS = 24  # of those that calibrate; the gate's own are not looked at
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Weights = Literal["float32", "int8", "int4"]
 Activations = Literal["float32", "int8"]
 Scaling = Literal["none", "smoothquant", "awq"]
 Rounding = Literal["nearest", "gptq"]
+NO_DATA: Final = "none"  # in place of a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class StageQuantization:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationData:
-    """Where the scales come from: a file of requests, and how many of them were run, or skipped as they failed."""
+    """Where the scales come from: a file of requests, and how many of them were run, or skipped as they failed.
+
+    `file` is NO_DATA where the weights alone were enough.
+    """
 
     file: str
     sha256: str

@@ -36,6 +36,13 @@ def test_only_the_language_model_is_rounded(bundle, light):
     assert made.manifest.quantization.quality is None
 
 
+def test_the_bundle_says_that_there_were_no_data(light, illume):
+    code, out, _ = illume("info", light)
+    assert code == 0
+    assert "the weights themselves, no data" in out
+    assert "not measured" in out
+
+
 def test_it_draws_nearly_as_before(bundle, light):
     sampling = ImageSampling(temperature=0.0, steps=1)
     codes = []

@@ -45,12 +45,12 @@ def quantize(source: Path, output: Path, weights: str) -> None:
     """By the family's recipe, in which the decoder has quantized weights alone: no data is needed."""
     from illume_calibration.bundle_from_recipe import Source, bundle_from_recipe
     from illume_calibration.recipe import recipe_from_name, weights_alone, with_overrides
-    from illume_runtime.quantization import CalibrationData
+    from illume_runtime.quantization import NO_DATA, CalibrationData
 
     how = [f"decoder.weights={weights.partition('-')[0]}", f"decoder.group_size={group_of(weights)}"]
     bundle = Bundle.open(source, verify=False)
     recipe = with_overrides(weights_alone(recipe_from_name("illume_plus"), bundle.stages), how, None)
-    float_source = Source(bundle, {}, CalibrationData("none", "", 0, 0, 0))
+    float_source = Source(bundle, {}, CalibrationData(NO_DATA, "", 0, 0, 0))
     bundle_from_recipe(float_source, recipe, output, None, lambda name, done, total: None)
 
 

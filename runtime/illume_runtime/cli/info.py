@@ -9,6 +9,7 @@ from illume_runtime import limits
 from illume_runtime.cli.output import print_result
 from illume_runtime.cli.parser import add_json, example
 from illume_runtime.cli.table import megabytes, table
+from illume_runtime.quantization import NO_DATA
 
 if TYPE_CHECKING:
     from illume_runtime.bundle import Bundle
@@ -157,10 +158,11 @@ def _quantization_text(data: dict[str, Any]) -> str:
         found = quality["stages"].get(name) if quality else None
         figures = [f"{found['sqnr_db']:.1f} dB", f"{found['cosine']:.5f}"] if found else ["", ""]
         rows.append([name, stage["weights"], stage["activations"], *counts, *figures])
-    facts = [
-        ["recipe", f"{data['recipe']}; ranges by {data['method']}"],
-        ["scales from", f"{source['requests']} requests of {source['file']}, {source['skipped']} skipped"],
-    ]
+    if source["file"] == NO_DATA:
+        facts = [["recipe", data["recipe"]], ["scales from", "the weights themselves, no data"]]
+    else:
+        seen = f"{source['requests']} requests of {source['file']}, {source['skipped']} skipped"
+        facts = [["recipe", f"{data['recipe']}; ranges by {data['method']}"], ["scales from", seen]]
     if quality is None:
         facts.append(["quality", "not measured"])
     else:
