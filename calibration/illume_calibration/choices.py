@@ -25,6 +25,7 @@ import onnx
 from illume_calibration.comparison import SignalNoise
 from illume_calibration.forcing import calls_of_requests
 from illume_calibration.graph_file import graph_from_stage, save_graph
+from illume_calibration.layers import layers_of
 from illume_calibration.observing import observe
 from illume_calibration.quality import CACHE
 from illume_calibration.quantizing import quantize_stage
@@ -57,9 +58,10 @@ class Row:
 
 
 def choices_of(recipe: Recipe, stage: str) -> Iterator[tuple[str, Recipe, StageRecipe]]:
-    """What is tried: each method with int8 activations, then weights alone."""
-    base = recipe.stage(stage) or StageRecipe("int8")
-    yield "the recipe", recipe, base
+    """What is tried: each method with int8 activations, then weights alone, rounded plainly where nothing is said."""
+    recipe_of_stage = recipe.stage(stage) or StageRecipe("int8")
+    yield "the recipe", recipe, recipe_of_stage
+    base = replace(recipe_of_stage, scaling="none", rounding="nearest")
     for method in METHODS:
         how = replace(base, weights="int8", activations="int8", weight_only=())
         yield f"W8A8 {method}", replace(recipe, method=method), how
@@ -78,7 +80,6 @@ def choices_of(recipe: Recipe, stage: str) -> Iterator[tuple[str, Recipe, StageR
         yield name, recipe, weights
         yield f"{name} gptq", recipe, replace(weights, rounding="gptq")
         yield f"{name} awq", recipe, replace(weights, scaling="awq")
-        yield f"{name} awq gptq", recipe, replace(weights, scaling="awq", rounding="gptq")
 
 
 def rows_of(bundle: Bundle, data: Path, recipe: Recipe, threads: int | None) -> Iterator[Row]:
@@ -117,17 +118,24 @@ def _rows_of_stage(
     tried: list[tuple[str, onnx.ModelProto]] = [(FLOAT, graph_from_stage(bundle.path, spec))]
     for choice, with_method, how in choices_of(recipe, stage):
         model = graph_from_stage(bundle.path, spec)
+        if not _has_products(model) and (how.weights == "int4" or how.rounding == "gptq"):
+            continue  # convolutions are rounded to int8, plainly
         try:
-            quantize_stage(stage, model, statistics.get(stage), with_method, how)
+            quantized = quantize_stage(stage, model, statistics.get(stage), with_method, how)
         except (UsageError, ValueError) as error:
             print(f"{stage}, {choice}: left out: {error}", file=sys.stderr)
             continue
-        tried.append((choice, model))
+        if how.scaling == "none" or quantized.report.scaled:
+            tried.append((choice, model))
     for choice, model in tried:
         save_graph(model, path)
         session = WatchedSession(path, spec, threads, (), lambda stage, feeds, outputs: outputs)
         for kind, calls in kinds.items():
             yield _row(kind, choice, session, calls, path.stat().st_size)
+
+
+def _has_products(model: onnx.ModelProto) -> bool:
+    return any(layer.kind == "linear" for layer in layers_of(model.graph))
 
 
 def _kind(stage: str, call: Call) -> str:
