@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from illume_export.families import random_checkpoint
-from illume_export.onnx_from_stage import onnx_from_stage
+from illume_export.onnx_from_stage import onnx_from_stage, quiet
 from illume_export.onnx_weights import nominal_bytes
 from illume_runtime.manifest import Grammar, ModelSpec, Vocabulary
 from illume_runtime.onnx_graph import graph_from_bytes
@@ -21,7 +21,8 @@ def needs_from_published(name: str, device: str, size: str | None) -> Needs:
     graphs, weights = {}, {}
     for stage in checkpoint.stages:
         model, tensors = onnx_from_stage(stage)
-        graphs[stage.name] = graph_from_bytes(ir.to_proto(model).SerializeToString())
+        with quiet():  # that weights have no values is what is wanted here
+            graphs[stage.name] = graph_from_bytes(ir.to_proto(model).SerializeToString())
         stored = [nominal_bytes(tensor, checkpoint.precision) for tensor in tensors.values()]
         held = [
             max(num_bytes, FLOAT32_BYTES * t.numel()) for num_bytes, t in zip(stored, tensors.values(), strict=True)
