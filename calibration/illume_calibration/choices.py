@@ -80,6 +80,7 @@ def choices_of(recipe: Recipe, stage: str) -> Iterator[tuple[str, Recipe, StageR
         yield name, recipe, weights
         yield f"{name} gptq", recipe, replace(weights, rounding="gptq")
         yield f"{name} awq", recipe, replace(weights, scaling="awq")
+        yield f"{name} awq gptq", recipe, replace(weights, scaling="awq", rounding="gptq")
 
 
 def rows_of(bundle: Bundle, data: Path, recipe: Recipe, threads: int | None) -> Iterator[Row]:
