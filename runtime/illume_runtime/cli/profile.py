@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from illume_runtime.cli.output import check_output, note, print_result
 from illume_runtime.cli.parser import QUALITIES, add_running, count_from_zero, count_up_to, example
 from illume_runtime.cli.progress import ProgressBar
-from illume_runtime.cli.running import Stopwatch
+from illume_runtime.cli.running import Stopwatch, pipeline_from_args
 from illume_runtime.cli.table import megabytes, table
 from illume_runtime.machine import MachineLimits, measured_limits, peak_memory_bytes, this_machine, usable_cores
 from illume_runtime.profile.measure import KINDS, cold_start_ms, measure, request_of
@@ -45,22 +45,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print the report."""
     if args.trace:
         check_output(Path(args.trace))
-    from illume_runtime.memory import limit_memory
-    from illume_runtime.pipeline import Pipeline
     from illume_runtime.profile.report import report_from_spans
 
-    limit_memory(args.memory)
     image = _image(args.image)
     tracer = Tracer()
     stopwatch = Stopwatch()
-    pipeline = Pipeline.load(
-        args.bundle,
-        device=args.device,
-        threads=args.threads,
-        tracer=tracer,
-        verify=not args.no_verify,
-        residency=args.residency,
-    )
+    pipeline = pipeline_from_args(args, tracer)
     load_ms = stopwatch.lap_ms()
     tracer.clear()
     with ProgressBar() as bar:

@@ -40,25 +40,30 @@ def running(args: argparse.Namespace, verb: str) -> Iterator[tuple[Pipeline, Tra
     """
     if args.trace:
         check_output(Path(args.trace))
-    from illume_runtime.memory import limit_memory
-    from illume_runtime.pipeline import Pipeline
-
-    limit_memory(args.memory)
     tracer = Tracer() if args.trace else NULL_TRACER
     with tracer.span("load", "load"):
-        pipeline = Pipeline.load(
-            args.bundle,
-            device=args.device,
-            threads=args.threads,
-            tracer=tracer,
-            verify=not args.no_verify,
-            residency=args.residency,
-        )
+        pipeline = pipeline_from_args(args, tracer)
     yield pipeline, tracer
     if args.trace:
         from illume_runtime.profile.trace_file import write_trace
 
         write_trace(args.trace, tracer.spans, {"command": f"illume {verb}", "bundle": str(args.bundle)})
+
+
+def pipeline_from_args(args: argparse.Namespace, tracer: Tracer) -> Pipeline:
+    """The pipeline that the options of `add_running` ask for."""
+    from illume_runtime.memory import limit_memory
+    from illume_runtime.pipeline import Pipeline
+
+    limit_memory(args.memory)
+    return Pipeline.load(
+        args.bundle,
+        device=args.device,
+        threads=args.threads,
+        tracer=tracer,
+        verify=not args.no_verify,
+        residency=args.residency,
+    )
 
 
 def sampling_from_args(kind: type[Sampling], args: argparse.Namespace) -> Sampling:

@@ -23,6 +23,7 @@ from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
 from illume_runtime.manifest import Segment
 from illume_runtime.stages import Stages
 from illume_runtime.token_embedding import TokenEmbedding
+from illume_runtime.trace import Work
 
 TOKEN_BLOCK: Final = 8
 MAX_BINDINGS: Final = 64
@@ -96,8 +97,12 @@ class Decoding:
         for target, row in zip(embeds, rows, strict=True):
             target[: len(row)] = row
         self.lengths = np.zeros(len(rows), np.int64)
-        work = self.stages.work("prefill", self.stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum()))
-        with self.accelerator.track.span(self.stages.tracer, work):
+        stages = self.stages
+
+        def work() -> Work:
+            return stages.work("prefill", stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum()))
+
+        with self.accelerator.track.span(stages.tracer, work):
             self._append(embeds, lengths)
 
     def append(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> None:

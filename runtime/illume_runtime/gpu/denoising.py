@@ -7,6 +7,7 @@ the next latents and the input of the next step of its output.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +68,13 @@ def _denoised(
     program, kept = _program(stages, accelerator, schedule, table, code_map, guidance, x, noise)
     num_steps = len(table.steps)
     num_rows = len(noise) * (1 if guidance == 1.0 else 2)
-    work = stages.work("denoiser", stages.bundle.stage("denoiser"), num_rows)
+    describe = partial(stages.work, "denoiser", stages.bundle.stage("denoiser"), num_rows)
     before: Event | None = None
     try:
         for i in range(num_steps):
             if cancel is not None and cancel():
                 raise Cancelled(f"cancelled after {i} of {num_steps} diffusion steps")
-            with accelerator.track.span(stages.tracer, work._replace(args={**work.args, "step": i})):
+            with accelerator.track.span(stages.tracer, partial(describe, step=i)):
                 program.run()
             if on_progress is None:
                 continue

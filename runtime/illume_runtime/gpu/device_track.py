@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns
 
@@ -18,14 +18,16 @@ class DeviceTrack:
         self._origin: tuple[Event, int] | None = None  # an event, and perf_counter_ns when it was there
 
     @contextmanager
-    def span(self, tracer: Tracer, work: Work) -> Iterator[None]:
+    def span(self, tracer: Tracer, describe: Callable[[], Work]) -> Iterator[None]:
         """A span of the host, which enqueues the body's work, and one of the device, from its start to its end.
 
-        The device's is there when the tracer's spans are asked for, which waits for it.
+        The device's is there when the tracer's spans are asked for, which waits for it. `describe` is called only where
+        spans are recorded.
         """
         if not tracer.enabled:
             yield
             return
+        work = describe()
         origin = self._origin = self._origin or self._opened()
         start = self._stream.record(is_timed=True)
         with tracer.span_of(work):

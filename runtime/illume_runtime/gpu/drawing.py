@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ class TokenLoop:
             for end in _row_ends(self._schedule):
                 if cancel is not None and cancel():
                     raise Cancelled(f"cancelled after {first} of {total} tokens")
-                work = self._work(steps[first].segment, end - first)
+                work = partial(self._work, steps[first].segment, end - first)
                 with self._accelerator.track.span(self._decoding.stages.tracer, work):
                     for k in range(first, end):
                         self._program(k).run()

@@ -61,8 +61,9 @@ class GpuTokenEngine:
     def _span(self, name: str, stage: str, rows: int, *, tokens: int = 0) -> AbstractContextManager[None]:
         """One of the host, which waits for the result, and one of the device."""
         stages = self.decoding.stages
-        work = stages.work(name, stages.bundle.stage(stage), rows, tokens=tokens)
-        return self._accelerator.track.span(stages.tracer, work)
+        return self._accelerator.track.span(
+            stages.tracer, lambda: stages.work(name, stages.bundle.stage(stage), rows, tokens=tokens)
+        )
 
     def _states(self, num_rows: int) -> Embeds:
         states: Embeds = self._accelerator.downloaded(self.decoding.states.rows(0, num_rows)).astype(
