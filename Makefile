@@ -47,8 +47,13 @@ bench: $(READY)  ## benchmarks beside their peers: benchmarks/results/*.json and
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .
 
-kernels: $(READY)  ## compile the CUDA kernels ahead of time (needs nvcc)
-	$(BIN)/python -m illume_kernels.build
+NVRTC := build/nvrtc-12.6
+
+kernels: $(READY) $(NVRTC)  ## compile the CUDA kernels ahead of time (needs nvcc); NVRTC of CUDA 12.6 makes JetPack 6's
+	$(BIN)/python -m illume_kernels.build --nvrtc $(NVRTC)/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
+
+$(NVRTC): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ nvidia-cuda-nvrtc-cu12==12.6.85
 
 train: $(READY)  ## train illume-tiny from nothing: hours on two cores, minutes on a GPU; resumes where it stopped
 	$(BIN)/illume train training/configs/illume-tiny.toml

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.requests import BATCH, INSTRUCTION, PROMPT, measuring_picture
 from illume_runtime.decoder import TokenEngine
 from illume_runtime.detokenizing import pixels_of_codes
-from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.drawing import draw_codes
 from illume_runtime.images import image_from_pixels
 from illume_runtime.pipeline import ImageSampling, Pipeline
 from illume_runtime.prompting import embeds_of_prompt
@@ -16,6 +16,7 @@ from illume_runtime.sampling import with_defaults
 from illume_runtime.schedule import schedule_from_grammar
 from illume_runtime.stages import Stages
 from illume_runtime.text import tokenizer_from_bundle
+from illume_runtime.token_engine import TokenRequest
 from illume_runtime.trace import NULL_TRACER, Tracer
 
 

@@ -165,10 +165,13 @@ def run_kernel(launch):
     KERNELS[launch.symbol](*launch.arguments, grid=launch.grid)
 
 
-def _gather_embedding(table, num_ids, row_bytes, token, start, appended, output, grid):
+def _gather_embedding(table, kind, scales, num_ids, width, token, start, appended, output, grid):
     num_new, batch, sides = grid
-    rows = view(table, np.uint8, int(num_ids), int(row_bytes))
-    out = view(output, np.uint8, sides, batch, num_new, int(row_bytes))
+    dtype = {0: np.float32, 1: np.float16, 3: np.int8}[int(kind)]
+    rows = view(table, dtype, int(num_ids), int(width)).astype(np.float32)
+    if scales:
+        rows *= view(scales, np.float32, int(num_ids), 1)
+    out = view(output, np.float32, sides, batch, num_new, int(width))
     tokens = view(token, np.int32, batch)
     forced = view(appended, np.int32, num_new - 1)
     for b in range(batch):
@@ -196,6 +199,8 @@ def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, bann
     top = max(given["cond_row"].max(), given["uncond_row"].max()) + 1
     values = view(logits, kind, int(top), int(row_stride))[:, int(start) : int(start) + n].astype(np.float32)
     bits = view(seen, np.uint32, batch, (n + 31) // 32) if seen else None
+    bans = view(banned, np.uint32, (n + 31) // 32) if banned else np.zeros(0, np.uint32)
+    illegal = np.flatnonzero(np.unpackbits(bans.view(np.uint8), bitorder="little")).tolist()
     for b, row in enumerate(given):
         x = values[row["cond_row"]][None].copy()
         if bits is not None and row["penalty"] != 1:
@@ -213,7 +218,7 @@ def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, bann
             request=row["request"],
             step=steps[b],
         )
-        tokens[b] = oracle.sample(x, params)[0]
+        tokens[b] = oracle.sample(x, params, banned=illegal)[0]
         if bits is not None and tokens[b] >= 0:
             bits[b, tokens[b] // 32] |= np.uint32(1 << (tokens[b] % 32))
     steps += 1

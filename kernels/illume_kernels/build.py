@@ -88,6 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
             "files": sizes,
             "kernels": resources,
         }
+        for stale in {*given.output.glob("*.cubin"), *given.output.glob("*.fatbin")} - {
+            given.output / name for name in files
+        }:
+            stale.unlink()  # of another source
         for name, path in files.items():
             path.replace(given.output / name)
         (given.output / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")

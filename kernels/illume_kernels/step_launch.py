@@ -9,6 +9,9 @@ from illume_kernels.launch import DTYPES, NUM_BYTES, Gpu, Launch
 WEIGHT_KINDS = {"float16": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 """Codes of the formats of a head's weights."""
 
+TABLE_KINDS = {**DTYPES, "int8": 3}
+"""Codes of the formats of a table of embeddings."""
+
 
 def guidance_step(
     gpu: Gpu,
@@ -67,19 +70,31 @@ def gather_embedding(
     output: int,
     *,
     num_ids: int,
-    row_bytes: int,
+    width: int,
     start: int,
     batch: int,
     num_appended: int,
     sides: int,
+    kind: str = "float32",
+    scales: int = 0,
 ) -> Launch:
-    """Embeddings of each row's token and of the forced ids behind it, output [sides, B, 1 + num_appended, row_bytes].
+    """Embeddings of each row's token and the A = num_appended ids behind it: output float32 [sides, B, 1 + A, width].
 
-    table [num_ids, row_bytes]; token int32 [B] in the segment that begins at `start`; appended int32 [num_appended].
-    Token -1 and ids outside the table give zeros. ValueError where row_bytes is no multiple of 4.
+    table [num_ids, width] of `kind`, int8 with scales float32 [num_ids] (else 0); token int32 [B] in the segment that
+    begins at `start`; appended int32 [A]. Token -1 and ids outside the table give zeros. ValueError for an
+    unknown kind, an empty table, and scales that are missing or too many.
     """
-    if row_bytes % 4 != 0 or row_bytes <= 0:
-        raise ValueError(f"gather_embedding: got rows of {row_bytes} bytes, expected a multiple of 4; pad the table")
+    if kind not in TABLE_KINDS or (scales != 0) != (kind == "int8"):
+        raise ValueError(
+            f"gather_embedding: got a table of {kind} with scales at {scales:#x}, expected one of "
+            f"{', '.join(TABLE_KINDS)}, int8 alone with scales"
+        )
+    if num_ids <= 0 or width <= 0 or batch <= 0 or num_appended < 0 or sides <= 0:
+        raise ValueError(
+            f"gather_embedding: got a table of {num_ids} rows of {width}, {batch} tokens with {num_appended} behind "
+            f"each, and {sides} sides, expected one of each at least"
+        )
+    rows = batch * (1 + num_appended)
     return Launch(
         "gather_embedding",
         (1 + num_appended, batch, sides),
@@ -88,14 +103,16 @@ def gather_embedding(
         0,
         (
             np.uint64(table),
+            np.uint32(TABLE_KINDS[kind]),
+            np.uint64(scales),
             np.uint32(num_ids),
-            np.uint64(row_bytes),
+            np.uint32(width),
             np.uint64(token),
             np.uint32(start),
             np.uint64(appended),
             np.uint64(output),
         ),
-        2 * sides * batch * (1 + num_appended) * row_bytes,
+        rows * width * (NUM_BYTES.get(kind, 1) + 4 * sides),
     )
 
 

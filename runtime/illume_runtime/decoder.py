@@ -14,14 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_runtime.cache import Cache, slots_for, static_slots
+from illume_runtime.drawing import draw_codes
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.prefixes import KeptPrompt, KeptPrompts, shared_beginnings, unique_rows
 from illume_runtime.residency import LANGUAGE
+from illume_runtime.results import Cancel, OnProgress
+from illume_runtime.sampling import ImageSampling, TextSampling
+from illume_runtime.schedule import Codes
 from illume_runtime.session import BoundRun
 from illume_runtime.stages import Stages
 from illume_runtime.token_embedding import TokenEmbedding
+from illume_runtime.token_engine import Embeds, OnLevel0, OnLogits, TokenRequest
+from illume_runtime.words import HostWords
 
-Embeds = NDArray[np.float32]
 TOKEN_BLOCK: Final = 8  # prefills are padded to multiples of this, so that few shapes are bound
 MIN_SHARED: Final = 32  # a common beginning shorter than this is cheaper to compute twice
 
@@ -29,7 +34,7 @@ MIN_SHARED: Final = 32  # a common beginning shorter than this is cheaper to com
 class TokenEngine:
     """Runs `decoder` and the heads for one batch at a time; the memory of the largest batch so far is kept."""
 
-    is_on_gpu = False
+    max_rows: int | None = None
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -53,6 +58,51 @@ class TokenEngine:
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
         """Embeddings [T, D] of ids [T]."""
         return self._embedding.rows(ids)
+
+    def codes(
+        self,
+        requests: Sequence[TokenRequest],
+        sampling: ImageSampling,
+        *,
+        code_color: NDArray[np.generic] | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+        on_level0: OnLevel0 | None = None,
+    ) -> list[Codes]:
+        """Codes of every request; Cancelled comes within one step."""
+        return draw_codes(
+            self,
+            requests,
+            sampling,
+            tracer=self._stages.tracer,
+            code_color=code_color,
+            on_progress=on_progress,
+            cancel=cancel,
+            on_level0=on_level0,
+        )
+
+    def words(
+        self,
+        rows: Sequence[Embeds],
+        sampling: TextSampling,
+        *,
+        banned: Sequence[int],
+        opening: int | None,
+        first: int = 0,
+        on_logits: OnLogits | None = None,
+    ) -> HostWords:
+        """The tokens of answers, each computed when it is asked for."""
+        return HostWords(
+            self,
+            self._stages.bundle.vocabulary.segment("text"),
+            rows,
+            sampling,
+            banned=banned,
+            opening=opening,
+            first=first,
+            on_logits=on_logits,
+            tracer=self._stages.tracer,
+        )
 
     def start(self, rows: Sequence[Embeds], capacity: int, *, constant: Sequence[bool] | None = None) -> Embeds:
         """Prefills sequences [T_r, D] for up to `capacity` positions each; the last hidden state [R, D] of each.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from illume_runtime.answering import answer_rows
-from illume_runtime.decoder import Embeds
 from illume_runtime.images import Source
-from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.model import Model
 from illume_runtime.prompting import check_context
 from illume_runtime.prompts import Prompt
@@ -20,6 +16,7 @@ from illume_runtime.requests import opened
 from illume_runtime.results import Answer, Cancel, OnText
 from illume_runtime.sampling import TextSampling, with_defaults
 from illume_runtime.schedule import Schedule
+from illume_runtime.token_engine import Embeds, OnLogits
 
 
 def answers_about(
@@ -33,13 +30,14 @@ def answers_about(
 ) -> list[Answer]:
     """One answer per image and prompt, in batches."""
     answers: list[Answer] = []
-    for first in range(0, len(prompts), MAX_DRAW_BATCH):
-        part = slice(first, first + MAX_DRAW_BATCH)
+    most = model.max_answers
+    for first in range(0, len(prompts), most):
+        part = slice(first, first + most)
         sources = opened(images[part])
         full = full_text_sampling(model, sampling, prompts[part], [[source] for source in sources])
         seen = model.vision.understood(sources)
         rows = [model.embeds(prompt, [one]) for prompt, one in zip(prompts[part], seen, strict=True)]
-        answered = answers_or_picture(model, rows, full, {}, on_text=on_text, cancel=cancel)
+        answered = answers_or_picture(model, rows, full, {}, on_text=on_text, cancel=cancel, first=first)
         assert isinstance(answered, list)
         answers += answered
     return answers
@@ -72,7 +70,8 @@ def answers_or_picture(
     *,
     on_text: OnText | None,
     cancel: Cancel | None,
-    on_logits: Callable[[NDArray[np.float32]], None] | None = None,
+    first: int = 0,
+    on_logits: OnLogits | None = None,
 ) -> list[Answer] | Schedule:
     """Answers to prompts, or the picture that begins instead; `sampling` has no None left."""
     with model.tracer.span("token loop"):
@@ -82,10 +81,10 @@ def answers_or_picture(
             model.bundle.vocabulary,
             rows,
             sampling,
-            tracer=model.tracer,
             structure=model.schedule.structure,
             pictures=pictures,
             on_text=on_text,
             cancel=cancel,
+            first=first,
             on_logits=on_logits,
         )

@@ -6,7 +6,7 @@ others are padded, and the batch becomes shorter as the smaller pictures are fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,25 +20,10 @@ from illume_runtime.errors import Cancelled, EngineError
 from illume_runtime.results import Cancel, OnProgress, Progress
 from illume_runtime.sampling import ImageSampling, filtered, params_of_rows
 from illume_runtime.schedule import Codes, Schedule
-from illume_runtime.token_engine import Embeds, Engine
+from illume_runtime.token_engine import Embeds, OnLevel0, StepEngine, TokenRequest
 from illume_runtime.trace import Tracer, Work
 
 PREVIEW_SCALE = 8  # pixels of the preview per pixel of a code's cell side, at most
-OnLevel0 = Callable[[int, NDArray[np.int64]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
-    """One picture: its size, the prompt's embeddings [T, D] with and without the user's text, its number for the seed.
-
-    `constant` tells that the prompt without the user's text is the same for all pictures of this size.
-    """
-
-    schedule: Schedule
-    conditional: Embeds
-    unconditional: Embeds
-    request: int
-    constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +40,7 @@ class _Group:
 
 
 def draw_codes(
-    engine: Engine,
+    engine: StepEngine,
     requests: Sequence[TokenRequest],
     sampling: ImageSampling,
     *,
@@ -69,12 +54,6 @@ def draw_codes(
 
     `on_level0` gets the place of a request and its codes [Y, X] of the first level as soon as they are complete.
     """
-    if engine.is_on_gpu:
-        from illume_runtime.gpu.drawing import draw_codes_on_gpu
-        from illume_runtime.gpu.engine import GpuTokenEngine
-
-        assert isinstance(engine, GpuTokenEngine)
-        return draw_codes_on_gpu(engine, requests, sampling, code_color, on_progress, cancel, on_level0)
     guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
     num_sides = 1 if guidance == 1.0 else 2
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].schedule.steps))
@@ -144,7 +123,7 @@ def _groups(
     return groups
 
 
-def _started(engine: Engine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
+def _started(engine: StepEngine, batch: Sequence[TokenRequest], num_sides: int) -> Embeds:
     """The states of all rows behind their prompts; both sides of a picture are neighbours."""
     rows: list[Embeds] = []
     constant: list[bool] = []
@@ -178,7 +157,7 @@ def _appended(
 
 
 def _logits(
-    engine: Engine,
+    engine: StepEngine,
     group: _Group,
     hidden: Embeds,
     guidance: float,

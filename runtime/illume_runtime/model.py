@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from illume_runtime.bundle import Bundle
-from illume_runtime.decoder import Embeds, TokenEngine
+from illume_runtime.decoder import TokenEngine
 from illume_runtime.errors import UsageError
+from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.prompting import embeds_of_prompt
 from illume_runtime.prompts import Prompt, PromptWriter
 from illume_runtime.schedule import Schedule, schedules_from_grammar
 from illume_runtime.stages import Stages
 from illume_runtime.text import TextTokenizer, tokenizer_from_bundle
-from illume_runtime.token_engine import Engine
+from illume_runtime.token_engine import Embeds, Engine
 from illume_runtime.trace import Tracer
 from illume_runtime.vision import Seen, Vision, vision_from_stages
 
@@ -43,6 +44,11 @@ class Model:
     def schedule(self) -> Schedule:
         """That of the default size."""
         return next(iter(self.schedules.values()))
+
+    @property
+    def max_answers(self) -> int:
+        """Answers that are made together."""
+        return min(self.engine.max_rows or MAX_DRAW_BATCH, MAX_DRAW_BATCH)
 
     def schedule_of(self, size: str | None) -> Schedule:
         """The schedule of a size's name, the default one for None. Raises UsageError that lists them."""

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from illume_runtime.detokenizing import check_preview, is_draft, pixels_of_codes, preview_pixels
-from illume_runtime.drawing import OnLevel0, TokenRequest, draw_codes
 from illume_runtime.errors import UsageError
 from illume_runtime.images import image_from_pixels
 from illume_runtime.model import Model
@@ -19,6 +18,7 @@ from illume_runtime.residency import LANGUAGE
 from illume_runtime.results import Cancel, OnPreview, OnProgress, Picture
 from illume_runtime.sampling import ImageSampling, with_defaults
 from illume_runtime.schedule import Codes, Schedule, num_places
+from illume_runtime.token_engine import OnLevel0, TokenRequest
 
 
 def pictures_of_requests(
@@ -41,11 +41,9 @@ def pictures_of_requests(
     schedules = [request.schedule for request in requests]
     for numbers in token_batches(schedules):
         with model.tracer.span("token loop"), model.stages.in_use(LANGUAGE):  # a preview loads a decoder of pixels
-            drawn = draw_codes(
-                model.engine,
+            drawn = model.engine.codes(
                 [tokens[i] for i in numbers],
                 sampling,
-                tracer=model.tracer,
                 code_color=color,
                 on_progress=on_progress,
                 on_level0=_previewing(model, [requests[i] for i in numbers], numbers, sampling, on_preview),

@@ -25,6 +25,10 @@ class TokenEmbedding:
         if table.dtype == np.int8:
             self._scales = np.asarray(bundle.table(EMBEDDING_SCALE_TABLE), np.float32).reshape(-1, 1)
 
+    def stored(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
+        """Rows [T, D] of ids [T] as they are stored, and the scales [T] of int8 ones."""
+        return self._table[ids], None if self._scales is None else self._scales[ids, 0]
+
     def rows(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings [..., D] of ids [...], a copy."""
         index = np.asarray(ids, np.int64)

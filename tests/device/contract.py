@@ -93,7 +93,7 @@ def gathering(device, stream):
     memory = [uploaded(device, stream, a) for a in (table, np.array([3, 1], np.int32), np.zeros((2, 8), np.float32))]
     launch = gather_embedding(
         memory[0].address, memory[1].address, 0, memory[2].address,
-        num_ids=8, row_bytes=32, start=0, batch=2, num_appended=0, sides=1,
+        num_ids=8, width=8, start=0, batch=2, num_appended=0, sides=1,
     )  # fmt: skip
     return table, memory, launch
 

@@ -1,15 +1,20 @@
-"""Pictures drawn over a real device layer: `python whole_loop.py cuda-core BUNDLE` prints their codes and the CPU's."""
+"""Pictures and an answer over a real device layer: `python whole_loop.py cuda-core BUNDLE` prints their tokens.
+
+Those of the device first, then those of the CPU.
+"""
 
 import json
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fake_gpu import FakeSession, view
 from illume_runtime.gpu import sessions
 from illume_runtime.gpu.accelerator import open_accelerator
-from illume_runtime.pipeline import ImageSampling, Pipeline
+from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 
 
 class WaitingRun:
@@ -41,14 +46,20 @@ def gpu_sessions(implementation):
     return accelerator, lambda path, spec, device, threads: WaitingSession(path, spec, accelerator)
 
 
+def tokens_of(pipeline):
+    pictures = pipeline.draw("a star", n=2, sampling=ImageSampling(seed=5, steps=2, top_p=0.9))
+    said = TextSampling(max_tokens=6, temperature=1.0, repetition_penalty=2.0)
+    answer = pipeline.describe(Image.new("RGB", (96, 96), "red"), "what?", sampling=said)
+    return [*(picture.codes[0].tolist() for picture in pictures), answer.token_ids]
+
+
 def main(implementation, bundle):
-    sampling = ImageSampling(seed=5, steps=2, top_p=0.9)
     with Pipeline.load(bundle, threads=1) as pipeline:
-        expected = pipeline.draw("a star", n=2, sampling=sampling)
+        expected = tokens_of(pipeline)
     sessions.gpu_sessions = lambda bundle, device: gpu_sessions(implementation)
     with Pipeline.load(bundle, device="cuda") as pipeline:
-        got = pipeline.draw("a star", n=2, sampling=sampling)
-    print(json.dumps([[p.codes[0].tolist() for p in pictures] for pictures in (got, expected)]))
+        got = tokens_of(pipeline)
+    print(json.dumps([got, expected]))
 
 
 if __name__ == "__main__":

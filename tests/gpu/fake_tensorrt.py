@@ -127,13 +127,16 @@ def fake_module(bundle, streams, version="11.0"):
     return module
 
 
-def write_engines(bundle, *, batch=2, target="tensorrt", gpu="9.0", builder="11.0", **more):
-    """Engines of all stages, with our records, where `illume build` writes them; the folder."""
+def write_engines(bundle, *, batch=2, longest=None, target="tensorrt", gpu="9.0", builder="11.0", **more):
+    """Engines of all stages, with our records, where `illume build` writes them; the folder.
+
+    The decoder takes prompts of `longest` tokens, by default of as many as its cache has slots.
+    """
     folder = bundle.path.with_name(f"{bundle.path.name}-engines") / target
     folder.mkdir(parents=True)
     slots = bundle.model.max_context
     for name, spec in bundle.stages.items():
-        lengths = ((1, 8, slots), (1, 1, 4)) if name == "decoder" else ((1, 1, 1),)
+        lengths = ((1, 8, longest or slots), (1, 1, 4)) if name == "decoder" else ((1, 1, 1),)
         profiles = []
         for tokens in lengths:
             sizes = {"B": (1, 1, 2 * batch), "T": tokens, "S": (slots,) * 3}

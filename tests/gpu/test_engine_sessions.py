@@ -106,14 +106,22 @@ def test_a_run_that_is_refused_is_an_error(copied, machine):
         gpu.draw("a star")
 
 
-def test_more_rows_than_an_engine_takes_are_refused(copied, machine, pictures):
+def test_more_rows_than_an_engine_takes_go_in_parts(pipeline, copied, machine, pictures):
     from PIL import Image
 
     fake_tensorrt.write_engines(copied, batch=1)
     gpu, _ = machine()
     images = [Image.fromarray(picture) for picture in pictures[:3]]
-    with pytest.raises(EngineError, match=r"the engine was not built for .*; ask for fewer at once, or build"):
-        gpu.describe_many(images, ["what?"] * 3)
+    sampling = TextSampling(max_tokens=4, temperature=1.0, seed=2)
+    expected = pipeline.describe_many(images, ["what?"] * 3, sampling=sampling)
+    assert gpu.describe_many(images, ["what?"] * 3, sampling=sampling) == expected
+
+
+def test_a_longer_prompt_than_an_engine_takes_is_refused(copied, machine):
+    fake_tensorrt.write_engines(copied, longest=8)
+    gpu, _ = machine()
+    with pytest.raises(EngineError, match=r"decoder: the engine was not built for .*; ask for fewer at once, or build"):
+        gpu.draw("a star")
 
 
 def test_without_tensorrt_it_says_what_to_install(copied, machine, monkeypatch):

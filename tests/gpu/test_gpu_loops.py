@@ -9,6 +9,7 @@ from fake_gpu import FakeDevice, fake_gpu
 from illume_runtime.errors import Cancelled, EngineError, MemoryLimitError, UsageError
 from illume_runtime.gpu import sessions
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
+from illume_runtime.sampling import with_defaults
 from illume_runtime.trace import DEVICE_TRACK, Tracer
 
 ROWS, TOKENS = 3, 9  # of a picture of the small model
@@ -81,7 +82,11 @@ def test_answers_are_those_of_the_cpu(pipeline, on_gpu, pictures):
 
     gpu, _ = on_gpu()
     images = [Image.fromarray(picture) for picture in pictures[:2]]
-    for sampling in (TextSampling(max_tokens=6), TextSampling(max_tokens=6, temperature=1.0, seed=4)):
+    for sampling in (
+        TextSampling(max_tokens=6),
+        TextSampling(max_tokens=6, temperature=1.0, seed=4),
+        TextSampling(max_tokens=9, temperature=1.0, seed=5, repetition_penalty=3.0, top_p=0.9),
+    ):
         expected = pipeline.describe_many(images, ["what?", "which colour?"], sampling=sampling)
         got = gpu.describe_many(images, ["what?", "which colour?"], sampling=sampling)
         assert [answer.token_ids for answer in got] == [answer.token_ids for answer in expected]
@@ -94,6 +99,63 @@ def test_an_answer_replays_the_decoder_and_the_head(on_gpu, pictures):
     gpu.describe(Image.fromarray(pictures[0]), "what?", sampling=TextSampling(max_tokens=6))
     assert device.calls["capture decoder"] == device.calls["capture head_text"] == 1
     assert device.calls["decoder"] == 2  # the prefill, and the first step
+
+
+def test_the_host_waits_once_for_each_word_and_the_device_for_no_word(on_gpu, pictures):
+    from PIL import Image
+
+    from illume_runtime.gpu.answering import AHEAD
+
+    gpu, device = on_gpu()
+    image, under_way = Image.fromarray(pictures[0]), []
+
+    def answered(**options):
+        device.calls.clear()
+        gpu.describe(image, "what?", sampling=TextSampling(max_tokens=7), **options)
+        return device.calls
+
+    answered(on_text=lambda text: under_way.append(device.calls["sample_cluster"] + device.calls["replay"]))
+    assert under_way[0] == 1 + AHEAD
+    for _ in range(2):
+        calls = answered()
+        assert calls["wait for an event"] == 7
+        assert calls["download"] == calls["synchronize"] == 0
+    assert calls["graph"] == 0  # of an earlier answer
+    assert calls["replay"] == 1 + 7  # the prefill, and the words
+    assert calls["allocate"] == 0
+
+
+def words_of(model, script, **options):
+    """Tokens of each step, which may open a picture where the script says so, and the logits."""
+    rows = [model.engine.embed(np.arange(3, length)) for length in (9, 14)]
+    sampling = with_defaults(TextSampling(max_tokens=len(script), temperature=0.9, top_k=40, seed=3), {}, "describe")
+    logits = []
+    watch = {"on_logits": lambda given: logits.append(given.copy())} if options.pop("watched", False) else {}
+    words = model.engine.words(rows, sampling, **{"banned": [5, 7], "opening": None} | options | watch)
+    tokens = [
+        words.tokens(k, may_open=may, may_open_later=any(script[k + 1 :])).tolist() for k, may in enumerate(script)
+    ]
+    words.close()
+    return tokens, logits
+
+
+@pytest.mark.parametrize("script", [[0] * 6, [1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0], [0, 0, 1]], ids=str)
+def test_words_may_open_a_picture_where_those_of_the_cpu_may(pipeline, on_gpu, script):
+    gpu, _ = on_gpu()
+    cpu, device = pipeline._model, gpu._model
+    opening = words_of(cpu, script)[0][script.index(1) if any(script) else 0][0]  # what would be chosen there
+    expected, got = words_of(cpu, script, opening=opening), words_of(device, script, opening=opening)
+    assert got[0] == expected[0]
+    if any(script):
+        assert expected[0][script.index(1)][0] == opening
+    assert words_of(cpu, script, opening=opening, first=4)[0] == words_of(device, script, opening=opening, first=4)[0]
+
+
+def test_logits_of_answers_are_those_of_the_cpu(pipeline, on_gpu):
+    gpu, _ = on_gpu()
+    expected, got = (words_of(model, [0] * 4, watched=True) for model in (pipeline._model, gpu._model))
+    assert got[0] == expected[0]
+    np.testing.assert_allclose(np.stack(got[1]), np.stack(expected[1]), rtol=1e-4, atol=1e-4)
 
 
 def test_an_engine_of_few_rows_draws_in_parts(pipeline, on_gpu):
@@ -110,13 +172,11 @@ def drawn_calls(gpu, device, sampling):
 
     run, seen = TokenLoop._prepared, {}
 
-    def prepared(loop, total):
-        ring = run(loop, total)
+    def prepared(loop):
+        steps = run(loop)
         loop._accelerator.stream.synchronize()
-        for level in range(len(loop._schedule.segments)):  # so that nothing is bound for the first time below
-            loop._head(level)
         device.calls.clear()
-        return ring
+        return steps
 
     read = TokenLoop._read
 
@@ -135,14 +195,16 @@ def drawn_calls(gpu, device, sampling):
 def test_the_host_waits_once_for_each_row_and_replays_the_rest(on_gpu):
     gpu, device = on_gpu()
     sampling = ImageSampling(seed=5, steps=1)
-    gpu.draw("a star", sampling=sampling)  # binds the steps
-    calls = drawn_calls(gpu, device, sampling)
-    assert calls["wait for an event"] == ROWS
-    assert "synchronize" not in calls
-    assert "download" not in calls
     # Kinds of steps: the first, within a row, before the end of a row, behind it, and the last.
-    assert calls["graph"] == 3
-    assert calls["replay"] + calls["sample_cluster"] == TOKENS
+    for captured in (3, 2, 0):  # a kind when it comes for the second time, in whichever request
+        calls = drawn_calls(gpu, device, sampling)
+        assert calls["wait for an event"] == ROWS
+        assert "synchronize" not in calls
+        assert "download" not in calls
+        assert calls.get("graph", 0) == captured
+        assert calls["replay"] + calls.get("sample_cluster", 0) == TOKENS
+    assert calls["replay"] == TOKENS
+    assert "allocate" not in calls
 
 
 def test_a_session_that_captures_itself_is_never_captured(on_gpu):
@@ -189,7 +251,7 @@ def test_what_the_device_did_is_a_track_of_its_own(on_gpu, pictures):
     spans = [span for span in tracer.spans if span.thread == DEVICE_TRACK]
     names = [span.name for span in spans]
     assert names[: 1 + ROWS + 3] == ["prefill", *["row.level0"] * ROWS, *["denoiser"] * 3]
-    assert set(names[1 + ROWS + 3 :]) == {"prefill", "decode.text", "head.text"}
+    assert set(names[1 + ROWS + 3 :]) == {"prefill", "step.text"}
     assert all(before.end_ns <= after.start_ns for before, after in pairwise(spans))
     assert all(span.duration_ns > 0 and span.num_bytes > 0 and span.flops > 0 for span in spans)
     assert [span.args["tokens"] for span in spans[1 : 1 + ROWS]] == [2 * TOKENS // ROWS] * ROWS

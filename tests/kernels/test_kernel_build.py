@@ -18,6 +18,7 @@ def manifest():
 
 def test_the_binaries_belong_to_the_source(manifest):
     assert manifest["source_sha256"] == source_hash(), "run `make kernels`"
+    assert {path.name for path in PREBUILT.iterdir()} == {*manifest["files"], "manifest.json"}
     for name, num_bytes in manifest["files"].items():
         assert (PREBUILT / name).stat().st_size == num_bytes
     assert sum(manifest["files"].values()) < 2_000_000

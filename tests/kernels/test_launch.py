@@ -56,7 +56,10 @@ def test_bitmaps():
         (lambda: _head(hidden_size=12), "multiple of 8"),
         (lambda: _head(start=95), "inside the vocabulary"),
         (lambda: _head(num_rows=3, guidance=2.0), "conditional and unconditional"),
-        (lambda: _gather(row_bytes=6), "multiple of 4"),
+        (lambda: _gather(kind="int4"), "expected one of float32, float16, bfloat16, int8"),
+        (lambda: _gather(kind="int8"), "int8 alone with scales"),
+        (lambda: _gather(scales=5), "int8 alone with scales"),
+        (lambda: _gather(num_ids=0), "one of each at least"),
         (lambda: _step(input_stride=9), "at least as long"),
     ],
 )
@@ -85,8 +88,9 @@ def _head(**changes):
     return head_gemv(1, 2, 3, 4, **{**sizes, **changes})
 
 
-def _gather(row_bytes=64):
-    return gather_embedding(1, 2, 3, 4, num_ids=9, row_bytes=row_bytes, start=0, batch=1, num_appended=0, sides=2)
+def _gather(**changes):
+    sizes = {"num_ids": 9, "width": 16, "start": 0, "batch": 1, "num_appended": 0, "sides": 2}
+    return gather_embedding(1, 2, 3, 4, **{**sizes, **changes})
 
 
 def _step(input_stride=10):

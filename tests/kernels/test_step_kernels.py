@@ -141,25 +141,34 @@ def test_diffusion_steps_equal_the_definition(device, solver, is_guided, dtype):
 # ---- gather_embedding
 
 
-@pytest.mark.parametrize("row_bytes", [4, 20, 64, 4096])
-def test_gathered_embeddings(device, row_bytes):
-    table = np.random.default_rng(1).integers(0, 255, (30, row_bytes), np.uint8)
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("width", [1, 5, 16, 1024])
+def test_gathered_embeddings(device, width, kind):
+    scales = None
+    if kind == "int8":
+        table = np.random.default_rng(1).integers(-128, 128, (30, width), np.int8)
+        scales = np.random.default_rng(2).uniform(1e-3, 1, 30).astype(np.float32)
+        values = table.astype(np.float32) * scales[:, None]
+    else:
+        table, values = stored(normal(1, 30, width), kind)
     token = np.array([3, -1, 19, 20], np.int32)  # 10 + 20 lies outside the table
     appended = np.array([29, 30, -1, 0], np.int32)
-    output = np.full((2, 4, 5, row_bytes), 9, np.uint8)
+    output = np.full((2, 4, 5, width), 9, np.float32)
     launch = step_launch.gather_embedding(
         *(address(array) for array in (table, token, appended, output)),
         num_ids=30,
-        row_bytes=row_bytes,
+        width=width,
         start=10,
         batch=4,
         num_appended=4,
         sides=2,
+        kind=kind,
+        scales=0 if scales is None else address(scales),
     )
     device.run(launch)
-    zero = np.zeros(row_bytes, np.uint8)
-    tail = [table[29], zero, zero, table[0]]
-    expected = np.stack([np.stack([head, *tail]) for head in (table[13], zero, table[29], zero)])
+    zero = np.zeros(width, np.float32)
+    tail = [values[29], zero, zero, values[0]]
+    expected = np.stack([np.stack([head, *tail]) for head in (values[13], zero, values[29], zero)])
     np.testing.assert_array_equal(output, np.stack([expected, expected]))
 
 

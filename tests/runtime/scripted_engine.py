@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from illume_runtime.manifest import Segment
+from illume_runtime.trace import NULL_TRACER
+from illume_runtime.words import HostWords
+
 
 class ScriptedEngine:
     """Gives logits that make `sample` choose the script's tokens, one list per step; remembers what was appended."""
-
-    is_on_gpu = False
 
     def __init__(self, script, size):
         self._script = [list(tokens) for tokens in script]
@@ -16,6 +18,11 @@ class ScriptedEngine:
 
     def embed(self, ids):
         return np.zeros((len(ids), 2), np.float32)
+
+    def words(self, rows, sampling, *, banned, opening, first=0, on_logits=None):
+        segment = Segment("text", 0, self._size)
+        options = {"banned": banned, "opening": opening, "first": first, "on_logits": on_logits, "tracer": NULL_TRACER}
+        return HostWords(self, segment, rows, sampling, **options)
 
     def start(self, rows, capacity, *, constant=None):
         self.started.append((len(rows), capacity))

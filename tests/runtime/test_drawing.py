@@ -8,13 +8,14 @@ from scripted_engine import ScriptedEngine
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.decoder import TokenEngine
-from illume_runtime.drawing import PREVIEW_SCALE, TokenRequest, draw_codes
+from illume_runtime.drawing import PREVIEW_SCALE, draw_codes
 from illume_runtime.errors import Cancelled, EngineError, UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.pipeline import ImageSampling, Pipeline
 from illume_runtime.programs import Embed, Force, Repeat, Resolution, Sample
 from illume_runtime.schedule import schedule_from_resolution
 from illume_runtime.stages import Stages
+from illume_runtime.token_engine import TokenRequest
 from illume_runtime.trace import NULL_TRACER, Tracer
 
 STEPS = 9  # 3 x 3 codes

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from illume_kernels.params import SampleParams
-from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.drawing import draw_codes
 from illume_runtime.pipeline import ImageSampling, TextSampling
 from illume_runtime.programs import Resolution
 from illume_runtime.schedule import schedule_from_resolution
+from illume_runtime.token_engine import TokenRequest
 from illume_runtime.trace import NULL_TRACER
 from illume_runtime.typed_json import value_from_json
 

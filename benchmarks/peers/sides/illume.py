@@ -14,10 +14,11 @@ from benchmarks.peers.task import Chosen, Span, Task
 from illume_kernels.oracle import sample
 from illume_runtime.bundle import Bundle
 from illume_runtime.decoder import TokenEngine
-from illume_runtime.drawing import TokenRequest, draw_codes
+from illume_runtime.drawing import draw_codes
 from illume_runtime.pipeline import ImageSampling, TextSampling
 from illume_runtime.sampling import params_of_rows
 from illume_runtime.stages import Stages
+from illume_runtime.token_engine import TokenRequest
 from illume_runtime.trace import NULL_TRACER
 
 PACKAGES = ("illume-rt", "onnxruntime")

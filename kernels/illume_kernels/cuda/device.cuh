@@ -39,8 +39,8 @@ DEVICE u32 cluster_rank() {
     return rank;
 }
 
-DEVICE void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+DEVICE void cluster_sync() {  // not `.aligned`: lanes of a warp may still be apart behind `if (threadIdx.x == 0)`
+    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 template <class T>

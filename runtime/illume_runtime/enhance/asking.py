@@ -14,19 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from illume_runtime.bundle import Bundle
-from illume_runtime.decoder import Embeds
 from illume_runtime.describing import answers_or_picture
 from illume_runtime.enhance.assessment import AnsweredCheck, Assessment, assessment
 from illume_runtime.enhance.checklist import DIMENSIONS, Check, checklist_from_text, checklist_request
 from illume_runtime.enhance.judge import Drawn
 from illume_runtime.errors import UsageError
-from illume_runtime.limits import MAX_DRAW_BATCH
 from illume_runtime.model import Model
 from illume_runtime.prompting import check_context
 from illume_runtime.prompts import UserTurn
 from illume_runtime.results import Answer, Cancel
 from illume_runtime.sampling import TextSampling, with_defaults
 from illume_runtime.schedule import Schedule, TokenRun
+from illume_runtime.token_engine import Embeds
 
 Checklist = tuple[Check, ...]
 MAX_CHECKLIST: Final = 256  # tokens, unless `assess` of generation_config.json says
@@ -54,8 +53,9 @@ def checklists_of(model: Model, prompts: Sequence[str], *, cancel: Cancel | None
     limit = int(model.bundle.generation[_TASK].get("max_tokens", MAX_CHECKLIST))
     unique = list(dict.fromkeys(prompts))
     written: dict[str, Checklist] = {}
-    for first in range(0, len(unique), MAX_DRAW_BATCH):
-        part = unique[first : first + MAX_DRAW_BATCH]
+    most = model.max_answers
+    for first in range(0, len(unique), most):
+        part = unique[first : first + most]
         turns = [UserTurn(checklist_request(prompt)) for prompt in part]
         rows = [model.embeds(model.writer.chat([turn]).conditional, ()) for turn in turns]
         longest, most = max(map(len, rows)), model.bundle.model.max_context
@@ -84,8 +84,9 @@ def own_assessments(
     ids = [_answer_ids(schedule, picture) for picture in pictures]
     asked = [(place, check) for place, checks in enumerate(checklists) for check in checks]
     found: list[list[AnsweredCheck]] = [[] for _ in pictures]
-    for first in range(0, len(asked), MAX_DRAW_BATCH):
-        part = asked[first : first + MAX_DRAW_BATCH]
+    most = model.max_answers
+    for first in range(0, len(asked), most):
+        part = asked[first : first + most]
         runs = [TokenRun(ids[place]) for place, _ in part]
         for (place, _), one in zip(part, _answered(model, runs, [check for _, check in part], cancel), strict=True):
             found[place].append(one)

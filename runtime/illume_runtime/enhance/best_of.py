@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from illume_runtime.detokenizing import pixels_of_codes
-from illume_runtime.drawing import draw_codes
 from illume_runtime.enhance.asking import checklists_of, own_assessments
 from illume_runtime.enhance.assessment import Assessment
 from illume_runtime.enhance.judge import Drawn
@@ -105,15 +104,7 @@ def _codes(
 ) -> list[Codes]:
     candidates = [token_request(model, request, number) for number in numbers]
     with model.tracer.span("token loop"):
-        return draw_codes(
-            model.engine,
-            candidates,
-            sampling,
-            tracer=model.tracer,
-            code_color=None,
-            on_progress=on_progress,
-            cancel=cancel,
-        )
+        return model.engine.codes(candidates, sampling, on_progress=on_progress, cancel=cancel)
 
 
 def _drawn(request: PictureRequest, codes: Codes, number: int) -> Drawn:

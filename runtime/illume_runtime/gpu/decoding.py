@@ -6,7 +6,7 @@ rows and the unconditional ones in the second, so that a head reads both where t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from illume_kernels.step_launch import gather_embedding
 from illume_runtime.cache import slots_for, static_slots
-from illume_runtime.decoder import Embeds
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.errors import InvalidBundleError
 from illume_runtime.gpu.accelerator import Accelerator
+from illume_runtime.gpu.embeddings import DeviceEmbedding, device_embedding
 from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
 from illume_runtime.manifest import Segment
 from illume_runtime.stages import Stages
 from illume_runtime.token_embedding import TokenEmbedding
+from illume_runtime.token_engine import Embeds
 from illume_runtime.trace import Work
 
 TOKEN_BLOCK: Final = 8
@@ -45,7 +46,8 @@ class Decoding:
         self.num_rows = self.slots = 0
         self.lengths = np.zeros(0, np.int64)
         self._static_slots = static_slots(stages.bundle)
-        self._tables: dict[str, DeviceArray] = {}
+        self._tables: dict[str, DeviceEmbedding] = {}
+        self.sharing: dict[Hashable, object] = {}
         self.controls = np.unique(np.array([*stages.bundle.vocabulary.controls.values()], np.int64))
 
     @property
@@ -58,9 +60,17 @@ class Decoding:
         self._forget()
         self._buffers, self._capacity, self._states, self._tables = [], 0, None, {}
 
+    def share(self, key: Hashable, programs: object) -> None:
+        """Keep what points at the caches and states, in `sharing`, until these are others."""
+        if len(self.sharing) >= MAX_BINDINGS:
+            self.accelerator.stream.synchronize()
+            self.sharing.clear()
+        self.sharing[key] = programs
+
     def _forget(self) -> None:
-        """Give up what is bound, once nothing works on it any more."""
+        """Give up all that points at the caches and states, once nothing works on it any more."""
         self.accelerator.stream.synchronize()
+        self.sharing.clear()
         self._bound.clear()
         self._heads.clear()
 
@@ -72,13 +82,13 @@ class Decoding:
         for key in old:
             del self._bound[key]
 
-    def table(self, segment: Segment) -> DeviceArray:
+    def table(self, segment: Segment) -> DeviceEmbedding:
         """Embeddings [n + C, D] of a segment's tokens and, behind them, of the `controls`; uploaded once."""
         found = self._tables.get(segment.name)
         if found is None:
             ids = np.concatenate((np.arange(segment.start, segment.end), self.controls))
-            found = self.accelerator.uploaded(self.embed(ids), f"the embeddings of {segment.name}")
-            self._tables[segment.name] = found
+            what = f"the embeddings of {segment.name}"
+            found = self._tables[segment.name] = device_embedding(self._embedding, ids, self.accelerator, what)
         return found
 
     def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Embeds:
@@ -96,29 +106,19 @@ class Decoding:
         embeds = np.zeros((len(rows), new, self.model.hidden_size), np.float32)
         for target, row in zip(embeds, rows, strict=True):
             target[: len(row)] = row
-        self.lengths = np.zeros(len(rows), np.int64)
+        self.lengths = lengths
         stages = self.stages
 
         def work() -> Work:
             return stages.work("prefill", stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum()))
 
         with self.accelerator.track.span(stages.tracer, work):
-            self._append(embeds, lengths)
-
-    def append(self, tokens: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        """Appends tokens [R, T], of which only so many of a row are its own, from the host."""
-        embeds = self.embed(tokens.ravel()).reshape(*tokens.shape, -1)
-        self._append(np.ascontiguousarray(embeds), counts)
-
-    def _append(self, embeds: Embeds, counts: NDArray[np.int64]) -> None:
-        num_rows, new = embeds.shape[:2]
-        step = self.step(num_rows, new)
-        positions = np.minimum(self.lengths[:num_rows, None] + np.arange(new), self.slots - 1)
-        self.accelerator.upload(step.embeds, embeds)
-        self.accelerator.upload(step.positions, positions)
-        self.accelerator.upload(step.last, (np.arange(num_rows) * new + counts - 1).astype(np.int32))
-        step.program.run()
-        self.lengths[:num_rows] += counts
+            step = self.step(len(rows), new)
+            positions = np.broadcast_to(np.arange(new), (len(rows), new))
+            self.accelerator.upload(step.embeds, embeds)
+            self.accelerator.upload(step.positions, positions)
+            self.accelerator.upload(step.last, (np.arange(len(rows)) * new + self.lengths - 1).astype(np.int32))
+            step.program.run()
 
     def step(self, num_rows: int, new: int) -> Step:
         """The decoder bound for so many rows and new tokens, with the caches of the batch at hand."""
@@ -126,7 +126,8 @@ class Decoding:
         if found is None:
             caches = self._caches()
             if len(self._bound) >= MAX_BINDINGS:
-                self._forget()
+                self.accelerator.stream.synchronize()
+                self._bound.clear()
             if new >= TOKEN_BLOCK:
                 self._forget_prefills()
             found = self._bound[num_rows, self.slots, new] = Step(self, caches, num_rows, new)
@@ -184,7 +185,7 @@ class Step:
             0,
             states.address,
             num_ids=num_rows * new,
-            row_bytes=width * states.dtype.itemsize,
+            width=width,
             start=0,
             batch=num_rows,
             num_appended=0,
@@ -220,4 +221,3 @@ class Head:
             {"hidden": cond, "hidden_uncond": uncond, "guidance": self.guidance}, {"logits": self.logits}
         )
         self.operations.append((self._run.enqueue, self._run.is_capturable))
-        self.program = Program(accelerator.stream, self.operations)

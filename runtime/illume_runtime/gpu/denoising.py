@@ -125,7 +125,7 @@ def _program(
         0,
         now.address,
         num_ids=len(values),
-        row_bytes=now.nbytes,
+        width=int(np.prod(now.shape)),
         start=0,
         batch=1,
         num_appended=0,

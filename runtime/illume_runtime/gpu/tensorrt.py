@@ -89,7 +89,24 @@ class TensorRtSession:
         return self._dtypes[name]
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
-        """New host arrays of all outputs; the host waits for them."""
+        """New host arrays of all outputs; the host waits for them. In parts where the engine takes fewer rows."""
+        first = self.spec.inputs[0]
+        rows, count, most = first.shape[0], len(feeds[first.name]), self.max_rows or len(feeds[first.name])
+        if count <= most or isinstance(rows, int):
+            return self._run(feeds)
+        split = {port.name for port in self.spec.inputs if port.shape[0] == rows}
+        parts = [
+            self._run({name: array[i : i + most] if name in split else array for name, array in feeds.items()})
+            for i in range(0, count, most)
+        ]
+        return {
+            port.name: np.concatenate([part[port.name] for part in parts])
+            if port.shape[0] == rows
+            else parts[0][port.name]
+            for port in self.spec.outputs
+        }
+
+    def _run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         made = {name: self._accelerator.uploaded(array.astype(self._dtypes[name])) for name, array in feeds.items()}
         context = self._context(made)
         outputs = {}
