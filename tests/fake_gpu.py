@@ -33,11 +33,15 @@ def view(address, dtype, *shape):
 
 
 class FakeMemory:
-    def __init__(self, num_bytes):
+    def __init__(self, num_bytes, on_end=lambda: None):
+        self._on_end = on_end
         self._bytes = np.full(num_bytes + 256, 0xA5, np.uint8)
         start = -self._bytes.ctypes.data % 256
         self.array = self._bytes[start : start + num_bytes]
         self.address, self.num_bytes = self.array.ctypes.data, num_bytes
+
+    def __del__(self):
+        self._on_end()
 
 
 class FakeEvent:
@@ -135,20 +139,25 @@ class FakeDevice:
         self.gpu = Gpu(compute_capability, 4, 163 << 10)
         self.calls = Counter()
         self.run_kernel = run_kernel
-        self._left = memory_bytes
+        self.left = memory_bytes
 
     def current(self):
         self.calls["current"] += 1
         return nullcontext()
 
     def free_bytes(self):
-        return self._left
+        return self.left
 
     def allocate(self, num_bytes):
         self.calls["allocate"] += 1
-        if num_bytes > self._left:
+        if num_bytes > self.left:
             raise MemoryLimitError("the GPU is out of memory")
-        return FakeMemory(num_bytes)
+        self.left -= num_bytes
+
+        def given_back():
+            self.left += num_bytes
+
+        return FakeMemory(num_bytes, given_back)
 
     def pinned(self, num_bytes):
         return FakeMemory(num_bytes)

@@ -49,7 +49,8 @@ SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")  # activations go bac
 # In the blocked layout of convolutions its resized maps are all made first: twice the memory.
 ROW_LAYOUT = ("vq_decoder",)
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
-CPU = "CPUExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")  # which provider computes what
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
@@ -72,6 +73,8 @@ class OrtSession:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         model: Path | bytes = path
         self._moved_bytes = spec.weight_bytes
+        if provider != CPU:
+            options.add_session_config_entry(*ASSIGNMENT)
         if provider == CPU:
             graph = cpu_decoder(path) if spec.name == "decoder" else None
             model, self._moved_bytes, mapped_bytes = _placed(path, graph, spec, options)
@@ -233,12 +236,12 @@ def cuda_session(
 ) -> OrtSession:
     """A session on a GPU. Raises UnavailableError where the installed ONNX Runtime has no CUDA or finds no GPU."""
     check_cuda_provider()
-    return OrtSession(path, spec, "CUDAExecutionProvider", threads, provider_options)
+    return OrtSession(path, spec, CUDA, threads, provider_options)
 
 
 def check_cuda_provider() -> None:
     """Raises UnavailableError where the installed ONNX Runtime has no CUDA."""
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    if CUDA not in ort.get_available_providers():
         raise UnavailableError(
             "device cuda: the installed onnxruntime has no CUDA provider; install one: pip install 'illume-rt[cuda]'"
         )

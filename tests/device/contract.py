@@ -107,6 +107,7 @@ def check_a_graph_does_its_work_when_it_is_replayed_and_not_before(device):
         stream.launch(module, launch)
         stream.copy(copy.address, memory[2].address, 64)
 
+    stream.launch(module, launch)  # what is not loaded yet is loaded now, which no capture has to allow
     graph = stream.captured(enqueue)
     assert not downloaded(stream, copy, np.float32, (2, 8)).any()
     graph.replay()
@@ -145,6 +146,8 @@ def check_replays_of_the_sampler_draw_what_the_oracle_draws(device):
         Segment(given.address, "float32", n, 0, n), rows.address, step.address, token.address,
         workspace=workspace.address if plan.workspace_bytes else 0, keys=keys.address if plan.keys_bytes else 0,
     )  # fmt: skip
+    stream.launch(module, launch)  # loads it
+    stream.zero(step.address, 4)
     graph = stream.captured(lambda: stream.launch(module, launch))
     for k in range(3):
         graph.replay()
@@ -179,6 +182,14 @@ def check_memory_that_is_not_there_is_a_memory_error(device):
     assert free > 0
     with pytest.raises(MemoryLimitError, match="the GPU is out of memory; draw fewer"):
         device.allocate(1 << 50)
+
+
+def check_memory_that_was_given_up_is_free_again(device):
+    free = device.free_bytes()
+    memory = device.allocate(256 << 20)
+    assert device.free_bytes() <= free - (200 << 20)
+    del memory
+    assert device.free_bytes() >= free - (64 << 20)
 
 
 def check_bytes_that_are_no_kernels_are_refused(device):

@@ -5,6 +5,7 @@
 // fake_log() gives the names of the calls since fake_clear().
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -30,12 +31,16 @@ struct Graph { std::vector<Work> work; };
 struct Stream { Graph* capturing = nullptr; };
 struct Event { bool done = true, timed = false; std::chrono::steady_clock::time_point time; };
 struct Kernel { std::string name; int shared = 48 << 10; };
+struct Pool { std::uint64_t threshold = 0, cached = 0; };  // what is cached was given back and is not free
 struct Library { std::map<std::string, Kernel> kernels; };
 
 std::string calls;
 std::deque<Work> queue;
 std::map<Pointer, std::size_t> sizes;
-int context, pool;
+std::map<Pointer, Pool*> pool_of;
+int context;
+Pool default_pool;
+std::vector<Pool*> pools = {&default_pool};
 thread_local Handle current = nullptr;
 Stream legacy;
 std::size_t used = 0;
@@ -65,17 +70,27 @@ Result drain() {
         queue.pop_front();
         if (Result code = work()) result = code;
     }
+    for (Pool* pool : pools) pool->cached = std::min(pool->cached, pool->threshold);
     return result;
 }
 
-Result take(Pointer* out, std::size_t count) {
+std::uint64_t cached() {
+    std::uint64_t sum = 0;
+    for (Pool* pool : pools) sum += pool->cached;
+    return sum;
+}
+
+Result take(Pointer* out, std::size_t count, Pool* pool = nullptr) {
     if (!current) return NO_CONTEXT;
     if (any_capture) return CAPTURE;
-    if (used + count > total()) return OUT_OF_MEMORY;
+    const std::uint64_t again = pool ? std::min<std::uint64_t>(pool->cached, count) : 0;
+    if (used + cached() - again + count > total()) return OUT_OF_MEMORY;
+    if (pool) pool->cached -= again;
     void* memory = std::aligned_alloc(256, (count + 255) / 256 * 256);
     std::memset(memory, 0xA5, count);
     *out = reinterpret_cast<Pointer>(memory);
     sizes[*out] = count;
+    if (pool) pool_of[*out] = pool;
     used += count;
     return OK;
 }
@@ -85,6 +100,10 @@ Result give(Pointer address) {
     auto found = sizes.find(address);
     if (found == sizes.end()) return INVALID;
     used -= found->second;
+    if (auto pool = pool_of.find(address); pool != pool_of.end()) {
+        pool->second->cached += found->second;  // until something is waited for
+        pool_of.erase(pool);
+    }
     sizes.erase(found);
     std::free(reinterpret_cast<void*>(address));
     return OK;
@@ -179,22 +198,30 @@ CALL(cuCtxGetApiVersion, Handle, unsigned* version) { *version = 13000; return O
 CALL(cuCtxDetach, Handle) { return OK; }
 CALL(cuCtxSynchronize) { LOG; return drain(); }
 CALL(cuCtxGetStreamPriorityRange, int* least, int* greatest) { *least = 0; *greatest = -5; return OK; }
-CALL(cuMemGetInfo_v2, std::size_t* free, std::size_t* all) { *free = total() - used; *all = total(); return OK; }
+CALL(cuMemGetInfo_v2, std::size_t* free, std::size_t* all) { *free = total() - used - cached(); *all = total(); return OK; }
 
 CALL(cuMemAlloc_v2, Pointer* out, std::size_t count) { LOG; return take(out, count); }
 CALL(cuMemFree_v2, Pointer address) { LOG; return give(address); }
-CALL(cuMemAllocAsync, Pointer* out, std::size_t count, Handle) { LOG; return take(out, count); }
-CALL(cuMemAllocFromPoolAsync, Pointer* out, std::size_t count, Handle, Handle) { LOG; return take(out, count); }
+CALL(cuMemAllocAsync, Pointer* out, std::size_t count, Handle) { LOG; return take(out, count, &default_pool); }
+CALL(cuMemAllocFromPoolAsync, Pointer* out, std::size_t count, Handle pool, Handle) { LOG; return take(out, count, static_cast<Pool*>(pool)); }
 CALL(cuMemFreeAsync, Pointer address, Handle) { LOG; return give(address); }
 CALL(cuMemAllocHost_v2, void** out, std::size_t count) { LOG; return take(reinterpret_cast<Pointer*>(out), count); }
 CALL(cuMemHostAlloc, void** out, std::size_t count, unsigned) { LOG; return take(reinterpret_cast<Pointer*>(out), count); }
 CALL(cuMemHostGetDevicePointer_v2, Pointer* out, void* host, unsigned) { *out = reinterpret_cast<Pointer>(host); return OK; }
 CALL(cuMemFreeHost, void* address) { LOG; return give(reinterpret_cast<Pointer>(address)); }
-CALL(cuDeviceGetMemPool, Handle* out, Device) { *out = &pool; return OK; }
-CALL(cuDeviceGetDefaultMemPool, Handle* out, Device) { *out = &pool; return OK; }
-CALL(cuMemPoolGetAttribute, Handle, int, void* value) { std::memset(value, 0, 8); return OK; }
-CALL(cuMemPoolSetAttribute, Handle, int, void*) { return OK; }
+CALL(cuDeviceGetMemPool, Handle* out, Device) { *out = &default_pool; return OK; }
+CALL(cuDeviceGetDefaultMemPool, Handle* out, Device) { *out = &default_pool; return OK; }
+CALL(cuMemPoolCreate, Handle* out, const void*) { pools.push_back(new Pool); *out = pools.back(); return OK; }
+CALL(cuMemPoolGetAttribute, Handle pool, int attribute, void* value) {
+    *static_cast<std::uint64_t*>(value) = attribute == 4 ? static_cast<Pool*>(pool)->threshold : 0;
+    return OK;
+}
+CALL(cuMemPoolSetAttribute, Handle pool, int attribute, void* value) {
+    if (attribute == 4) static_cast<Pool*>(pool)->threshold = *static_cast<std::uint64_t*>(value);
+    return OK;
+}
 CALL(cuMemPoolDestroy, Handle) { return OK; }
+CALL(cuMemPoolSetAccess, Handle, const void*, std::size_t) { return OK; }
 CALL(cuPointerGetAttribute, void* value, int attribute, Pointer) {
     if (attribute == 2) *static_cast<int*>(value) = 2;  // memory type: device
     else *static_cast<int*>(value) = 0;
@@ -308,7 +335,7 @@ CALL(cuGraphLaunch, Handle graph, Handle stream) {
     });
 }
 
-CALL(cuUserObjectCreate, Handle* out, void*, void*, unsigned, unsigned) { *out = &pool; return OK; }
+CALL(cuUserObjectCreate, Handle* out, void*, void*, unsigned, unsigned) { *out = &default_pool; return OK; }
 CALL(cuUserObjectRelease, Handle, unsigned) { return OK; }
 CALL(cuGraphRetainUserObject, Handle, Handle, unsigned, unsigned) { return OK; }
 CALL(cuGraphReleaseUserObject, Handle, Handle, unsigned) { return OK; }

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from illume_runtime.device import dlpack
-from illume_runtime.device.array import DeviceArray, array_of
+from illume_runtime.device.array import DeviceArray
+from illume_runtime.device.array import array_of as array_on_device
 
 HOST = (dlpack.CPU, 0)  # numpy takes what lies on the host
 
@@ -18,6 +19,10 @@ class Owner:
 
     def __init__(self, values):
         self.values = values
+
+
+def array_of(values):
+    return array_on_device(values, [dlpack.CPU])
 
 
 def ours(values):
@@ -93,6 +98,18 @@ def test_the_cuda_array_interface_both_ways():
 def test_what_cannot_be_taken_is_refused(other, message):
     with pytest.raises(TypeError, match=message):
         array_of(other)
+
+
+def test_memory_of_the_host_is_refused():
+    with pytest.raises(TypeError, match="got ndarray in memory of the host, expected one on the GPU; move it"):
+        array_on_device(np.zeros(3, np.float32))
+
+
+def test_bfloat16_is_two_bytes_without_a_type():
+    torch = pytest.importorskip("torch")
+    values = torch.zeros((2, 3), dtype=torch.bfloat16)
+    taken = array_of(values)
+    assert (taken.address, taken.shape, taken.dtype.itemsize) == (values.data_ptr(), (2, 3), 2)
 
 
 def test_parts_and_other_shapes_of_an_array():

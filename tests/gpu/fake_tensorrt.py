@@ -33,6 +33,7 @@ class Engine:
         self._inputs = [port.name for port in spec.inputs]
         self._names = list(self._ports)
         self.num_io_tensors = len(self._names)
+        self.profiles_taken = []
         self.num_optimization_profiles = len(self._data["profiles"])
 
     def get_tensor_name(self, i):
@@ -60,6 +61,7 @@ class Context:
 
     def set_optimization_profile_async(self, profile, stream):
         self._profile = profile
+        self._engine.profiles_taken.append(profile)
         return True
 
     def set_input_shape(self, name, shape):
@@ -89,8 +91,8 @@ class Context:
 
     def execute_async_v3(self, handle):
         assert self._memory is not None
-        if self._engine._data.get("refuses"):
-            self._engine._log.log(Severity.ERROR, "no kernel for this shape")
+        if reason := self._engine._data.get("refuses"):
+            self._engine._log.log(Severity.ERROR, reason)
             return False
         if self._bound is None:
             arrays = {}

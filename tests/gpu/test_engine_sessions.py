@@ -100,10 +100,28 @@ def test_an_engine_that_does_not_fit_the_memory_is_refused(copied, machine):
 
 
 def test_a_run_that_is_refused_is_an_error(copied, machine):
-    fake_tensorrt.write_engines(copied, refuses=True)
+    fake_tensorrt.write_engines(copied, refuses="no kernel for this shape")
     gpu, _ = machine()
     with pytest.raises(EngineError, match="decoder: TensorRT refuses the run: no kernel for this shape"):
         gpu.draw("a star")
+
+
+def test_an_engine_that_runs_out_of_memory_is_a_memory_error(copied, machine):
+    fake_tensorrt.write_engines(copied, refuses="[defaultAllocator.cpp] Requested amount of GPU memory: out of memory")
+    gpu, _ = machine()
+    with pytest.raises(MemoryLimitError, match="decoder: TensorRT refuses the run: the GPU is out of memory; ask for"):
+        gpu.draw("a star")
+
+
+def test_a_prompt_takes_the_first_profile_and_its_steps_the_second(copied, machine):
+    fake_tensorrt.write_engines(copied)
+    gpu, _ = machine()
+    gpu.draw("a star", sampling=ImageSampling(steps=1))
+    assert gpu._model.stages["decoder"].engine.profiles_taken == [
+        0,
+        1,
+        1,
+    ]  # of the prompt, of one token, of a row's end
 
 
 def test_more_rows_than_an_engine_takes_go_in_parts(pipeline, copied, machine, pictures):

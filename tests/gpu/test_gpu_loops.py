@@ -1,5 +1,7 @@
 """The token loop and the diffusion loop on a GPU in numpy: the tokens of the CPU, and one wait for each row."""
 
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -326,8 +328,32 @@ def test_embeddings_of_codes_are_uploaded_once_and_one_prefill_stays_bound(on_gp
     assert len([key for key in decoding._bound if key[2] >= 8]) == 1
 
 
-def test_memory_is_given_back_on_close(on_gpu):
+def test_memory_is_given_back_on_close_without_the_garbage_collector(on_gpu, pictures):
+    from PIL import Image
+
+    gpu, device = on_gpu()
+    before = device.left
+    gc.collect()
+    gc.disable()  # what was given up has to be free before more is asked for
+    try:
+        gpu.draw("a star", n=2, sampling=ImageSampling(steps=3))
+        gpu.describe(Image.fromarray(pictures[0]), "what?", sampling=TextSampling(max_tokens=5))
+        assert device.left < before
+        gpu.close()
+        assert device.left == before
+    finally:
+        gc.enable()
+
+
+def test_a_smaller_cache_is_free_before_a_larger_one_is_made(on_gpu):
     gpu, _ = on_gpu()
-    gpu.draw("a star", sampling=ImageSampling(steps=1))
-    gpu.close()
-    assert gpu._model.engine.decoding._buffers == []
+    gc.collect()
+    gc.disable()
+    try:
+        gpu.draw("a star", n=1, sampling=ImageSampling(steps=1))
+        decoding = gpu._model.engine.decoding
+        caches = [weakref.ref(array.owner) for array in decoding._buffers]
+        gpu.draw("a star", n=4, sampling=ImageSampling(steps=1))
+        assert all(one() is None for one in caches)
+    finally:
+        gc.enable()

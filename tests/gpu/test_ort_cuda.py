@@ -1,5 +1,7 @@
 """What the CUDA provider is asked for: our stream, our addresses, and a graph for each binding that repeats."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -25,19 +27,27 @@ class Binding:
 
 
 @pytest.fixture
-def asked(bundle, monkeypatch):
-    """(the session on a fake GPU, the accelerator, what ONNX Runtime was asked for)."""
-    opened, seen = Bundle.open(bundle), {"runs": [], "bindings": []}
+def cuda(monkeypatch):
+    """What ONNX Runtime was asked for; `elsewhere` are the operators that it has no CUDA kernel for."""
+    seen = {"runs": [], "bindings": [], "elsewhere": []}
     real = onnxruntime.InferenceSession
 
     class Session:
         def __init__(self, path, options, providers, **rest):
             seen["providers"] = providers
+            assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
             self._real = real(path, options, providers=["CPUExecutionProvider"], **rest)
             self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
 
         def get_providers(self):
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_graph_assignment_info(self):
+            parts = {"CUDAExecutionProvider": ["MatMul", "Softmax"], "CPUExecutionProvider": seen["elsewhere"]}
+            return [
+                SimpleNamespace(ep_name=name, get_nodes=lambda ops=ops: [SimpleNamespace(op_type=op) for op in ops])
+                for name, ops in parts.items()
+            ]
 
         def io_binding(self):
             seen["bindings"].append(Binding())
@@ -52,8 +62,18 @@ def asked(bundle, monkeypatch):
 
     monkeypatch.setattr(ort_module.ort, "InferenceSession", Session)
     monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    accelerator = Accelerator(FakeDevice(), b"kernels")
-    return ort_cuda.ort_cuda_session(opened.stage_path(HEAD), opened.stage(HEAD), accelerator), accelerator, seen
+    return seen
+
+
+def opened_stage(bundle, name):
+    opened, accelerator = Bundle.open(bundle), Accelerator(FakeDevice(), b"kernels")
+    return ort_cuda.ort_cuda_session(opened.stage_path(name), opened.stage(name), accelerator), accelerator
+
+
+@pytest.fixture
+def asked(bundle, cuda):
+    """(the session on a fake GPU, the accelerator, what ONNX Runtime was asked for)."""
+    return *opened_stage(bundle, HEAD), cuda
 
 
 def bound(session, accelerator, batch):
@@ -72,6 +92,23 @@ def test_it_works_on_our_stream_and_captures_by_itself(asked):
     _, accelerator, seen = asked
     options = {"device_id": "0", "user_compute_stream": str(accelerator.stream.handle), "enable_cuda_graph": "1"}
     assert seen["providers"] == [("CUDAExecutionProvider", options)]
+
+
+@pytest.mark.parametrize("stage", ["vision_encoder", "image_tokenizer", "vae_decoder"])
+def test_a_stage_whose_arrays_are_the_hosts_is_not_captured(bundle, cuda, stage):
+    cuda["elsewhere"] = ["Resize"]  # slow there, but it works
+    opened_stage(bundle, stage)
+    assert "enable_cuda_graph" not in cuda["providers"][0][1]
+
+
+def test_a_step_that_would_wait_for_the_host_is_refused(bundle, cuda):
+    cuda["elsewhere"] = ["Shape", "Gather"]
+    opened_stage(bundle, "decoder")
+    cuda["elsewhere"] = ["Shape", "TensorScatter", "Attention"]
+    with pytest.raises(
+        EngineError, match=r"decoder: this ONNX Runtime \(.*\) has no CUDA kernel for Attention, TensorS"
+    ):
+        opened_stage(bundle, "decoder")
 
 
 def test_device_memory_is_bound_where_it_lies(asked):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from illume_runtime.device.dlpack import CUDA, capsule_of
+from illume_runtime.device.dlpack import CUDA, CUDA_HOST, CUDA_MANAGED, capsule_of
+
+ON_DEVICE = (CUDA, CUDA_HOST, CUDA_MANAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,11 @@ class DeviceArray:
         return capsule_of(self.address, self.shape, self.dtype, self.device, self)
 
 
-def array_of(other: Any) -> DeviceArray:
-    """The memory of an array of torch, CuPy or another library, not copied. TypeError for one with gaps."""
+def array_of(other: Any, devices: Collection[int] = ON_DEVICE) -> DeviceArray:
+    """The memory of an array of torch, CuPy or another library, not copied; bfloat16 is two bytes without a type.
+
+    TypeError for one with gaps, or in memory that the GPU does not see (`devices` are DLPack's kinds).
+    """
     interface = getattr(other, "__cuda_array_interface__", None)
     if interface is not None:
         if interface.get("strides") is not None:
@@ -69,4 +75,6 @@ def array_of(other: Any) -> DeviceArray:
 
     capsule = other.__dlpack__()
     address, shape, dtype, device = tensor_of(capsule)
+    if device[0] not in devices:
+        raise TypeError(f"array_of: got {type(other).__name__} in memory of the host, expected one on the GPU; move it")
     return DeviceArray(address, shape, dtype, capsule, device)

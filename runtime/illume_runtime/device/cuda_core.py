@@ -13,6 +13,7 @@ from illume_kernels.launch import Gpu, Launch
 from illume_runtime.device.faults import checked, typed_errors
 from illume_runtime.device.packages import package
 
+KEPT_BYTES = 32 << 20  # what the pool keeps of memory that was given up, so that small arrays are quickly there
 # cuda-core's own errors derive from Exception alone and are not exported; what else it raises is RuntimeError.
 ERRORS = (Exception,)
 
@@ -172,6 +173,7 @@ class CudaCoreDevice:
             self._device = _core().Device(number)
             self._device.set_current()
             self._allocating = self._device.create_stream()
+            self._pool = self._own_pool()
             capability = self._device.compute_capability
             properties = self._device.properties
             self.name = str(self._device.name)
@@ -189,6 +191,19 @@ class CudaCoreDevice:
             _core().Device(self._number).set_current()
         yield
 
+    def _own_pool(self) -> Any:
+        """The device's own pool would keep all that was ever taken; None where the GPU has no pools."""
+        driver = _driver()
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED
+        (has_pools,) = checked("GPU", driver.cuDeviceGetAttribute(attribute, driver.CUdevice(self._number)))
+        if not has_pools:
+            return None
+        pool = _core().DeviceMemoryResource(self._device, _core().DeviceMemoryResourceOptions())
+        threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        handle = driver.CUmemoryPool(int(pool.handle))
+        checked("memory", driver.cuMemPoolSetAttribute(handle, threshold, driver.cuuint64_t(KEPT_BYTES)))
+        return pool
+
     def free_bytes(self) -> int:
         """Memory that is left, with what was given up lately: the pool lets go of it when it is waited for."""
         with typed_errors("memory", *ERRORS):
@@ -199,7 +214,7 @@ class CudaCoreDevice:
     def allocate(self, num_bytes: int) -> CudaCoreMemory:
         """Device memory, there when this returns."""
         with typed_errors(f"{num_bytes / 1e6:.0f} MB", *ERRORS):
-            buffer = self._device.allocate(num_bytes, stream=self._allocating)
+            buffer = (self._pool or self._device).allocate(num_bytes, stream=self._allocating)
             self._allocating.sync()
             return CudaCoreMemory(buffer)
 

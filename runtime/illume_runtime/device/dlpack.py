@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-CPU, CUDA = 1, 2
+CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13
+BFLOAT16 = np.dtype("V2")  # numpy has none
 _KINDS = {"i": 0, "u": 1, "f": 2, "b": 6}
+_BFLOAT = 4
 _NAME = b"dltensor"
 
 
@@ -96,8 +98,11 @@ def tensor_of(capsule: Any) -> tuple[int, tuple[int, ...], np.dtype[Any], tuple[
         pairs = zip(tensor.strides[: tensor.ndim], expected, shape, strict=True)
         if any(stride != full for stride, full, size in pairs if size > 1):
             raise TypeError("dlpack: got an array with gaps, expected a contiguous one; copy it first")
+    device = (tensor.device_type, tensor.device_id)
+    if (tensor.code, tensor.bits, tensor.lanes) == (_BFLOAT, 16, 1):
+        return tensor.data + tensor.byte_offset, shape, BFLOAT16, device
     kinds = {code: kind for kind, code in _KINDS.items()}
     if tensor.code not in kinds or tensor.lanes != 1:
         raise TypeError(f"dlpack: got type code {tensor.code} of {tensor.bits} bits, expected a number or a boolean")
     name = "bool" if tensor.code == _KINDS["b"] else f"{kinds[tensor.code]}{tensor.bits // 8}"
-    return tensor.data + tensor.byte_offset, shape, np.dtype(name), (tensor.device_type, tensor.device_id)
+    return tensor.data + tensor.byte_offset, shape, np.dtype(name), device

@@ -14,6 +14,8 @@ UNFIT_IMAGES = (
     "no kernel image",
     "unsupported ptx version",
     "unsupported toolchain",
+    "invalid ptx",
+    "ptx jit",
     "invalid image",
     "kernel image is invalid",
 )

@@ -7,6 +7,7 @@ rows and the unconditional ones in the second, so that a head reads both where t
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -178,8 +179,7 @@ class Step:
             {"inputs_embeds": self.embeds, "positions": self.positions, **caches},
             {"hidden": self._hidden, **{f"{name}_out": array for name, array in caches.items()}},
         )
-        self._accelerator = accelerator
-        self._gather = gather_embedding(
+        gather = gather_embedding(
             self._hidden.address,
             self.last.address,
             0,
@@ -193,12 +193,9 @@ class Step:
         )
         self.operations: list[Operation] = [
             (self._run.enqueue, self._run.is_capturable),
-            (self._take_last, True),
+            (partial(accelerator.launch, gather), True),  # not by way of itself: it is free when it is given up
         ]
         self.program = Program(accelerator.stream, self.operations)
-
-    def _take_last(self) -> None:
-        self._accelerator.launch(self._gather)
 
 
 class Head:

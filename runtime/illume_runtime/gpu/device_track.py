@@ -10,6 +10,9 @@ from illume_runtime.device.protocol import Event, Stream
 from illume_runtime.trace import DEVICE_TRACK, Ended, Tracer, Work
 
 
+ORIGIN_NS = 60 * 10**9  # after which both clocks are compared anew: a time since an event is a float32
+
+
 class DeviceTrack:
     """Times of work on one stream, by events around it, on the clock of the host."""
 
@@ -28,7 +31,9 @@ class DeviceTrack:
             yield
             return
         work = describe()
-        origin = self._origin = self._origin or self._opened()
+        if self._origin is None or perf_counter_ns() - self._origin[1] > ORIGIN_NS:
+            self._origin = self._opened()
+        origin = self._origin
         start = self._stream.record(is_timed=True)
         with tracer.span_of(work):
             yield

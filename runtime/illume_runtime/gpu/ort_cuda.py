@@ -13,12 +13,19 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from illume_runtime.errors import EngineError
 from illume_runtime.gpu.accelerator import Accelerator
 from illume_runtime.gpu.session import DeviceArrays, HostRun
 from illume_runtime.manifest import StageSpec
-from illume_runtime.ort import OrtSession, cuda_session, typed_ort_errors
+from illume_runtime.ort import CUDA, OrtSession, cuda_session, typed_ort_errors
 from illume_runtime.session import Arrays
 
+SHAPE_OPERATORS = frozenset(  # of a few numbers each, which ONNX Runtime keeps on the host on purpose
+    (
+        *("Add", "Cast", "Concat", "Constant", "Div", "Equal", "Gather", "Mul", "Range", "ReduceProd", "Reshape"),
+        *("Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"),
+    )
+)
 RUNS_BEFORE_CAPTURE = 2  # a prefill's shape may never come again
 UNCAPTURED = -1
 _graph_ids = count(1)
@@ -92,6 +99,26 @@ def _options(graph_id: int, *, waits: bool = False) -> Any:
 def ort_cuda_session(path: Path, spec: StageSpec, accelerator: Accelerator) -> OrtCudaSession:
     """The stage on the accelerator. Raises UnavailableError, EngineError, MemoryLimitError."""
     accelerator.check_memory(spec.weight_bytes, spec.name)
-    stream = str(accelerator.stream.handle)
-    options = {"device_id": "0", "user_compute_stream": stream, "enable_cuda_graph": "1"}
-    return OrtCudaSession(cuda_session(path, spec, None, options), accelerator)
+    options = {"device_id": "0", "user_compute_stream": str(accelerator.stream.handle)}
+    is_repeated = spec.name in ("decoder", "denoiser") or spec.name.startswith("head_")
+    if is_repeated:
+        options["enable_cuda_graph"] = "1"
+    session = cuda_session(path, spec, None, options)
+    if is_repeated:
+        _check_all_on_the_gpu(session)
+    return OrtCudaSession(session, accelerator)
+
+
+def _check_all_on_the_gpu(session: OrtSession) -> None:
+    """Raises EngineError where a step would wait for the host: ONNX Runtime moves what has no CUDA kernel there."""
+    elsewhere = {
+        node.op_type
+        for part in session.inference.get_provider_graph_assignment_info()
+        if part.ep_name != CUDA
+        for node in part.get_nodes()
+    }
+    if missing := sorted(elsewhere - SHAPE_OPERATORS):
+        raise EngineError(
+            f"{session.spec.name}: this ONNX Runtime ({ort.__version__}) has no CUDA kernel for {', '.join(missing)}; "
+            "use --device tensorrt, or install another onnxruntime-gpu"
+        )

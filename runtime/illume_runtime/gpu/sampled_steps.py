@@ -9,8 +9,9 @@ Shapes: B pictures or answers, R rows (2 B where guided), n tokens of a segment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -174,8 +175,8 @@ class SampledSteps:
             guided=self._shape.is_apart,
         )
 
-    def _launching(self, launch: Launch) -> Any:
-        return lambda: self._accelerator.launch(launch)
+    def _launching(self, launch: Launch) -> Callable[[], None]:
+        return partial(self._accelerator.launch, launch)  # no cycle: what is given up is free at once
 
 
 def sampled_steps(decoding: Decoding, shape: Shape) -> SampledSteps:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from illume_runtime.bundle import Bundle
 from illume_runtime.device.array import DeviceArray
+from illume_runtime.device.dlpack import BFLOAT16
+from illume_runtime.device.faults import OUT_OF_MEMORY
 from illume_runtime.engine_record import BUILD, checked_record, record_path
-from illume_runtime.errors import EngineError, UnavailableError
+from illume_runtime.errors import EngineError, MemoryLimitError, UnavailableError
 from illume_runtime.gpu.accelerator import Accelerator
 from illume_runtime.gpu.session import DeviceArrays, HostRun
 from illume_runtime.manifest import StageSpec
@@ -21,7 +23,6 @@ from illume_runtime.session import Arrays
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32"}
-BFLOAT16 = np.dtype("V2")  # numpy has none; nothing on the host reads a cache
 
 
 class Engines:
@@ -55,8 +56,14 @@ class Engines:
         self._accelerator.check_memory(engine.stat().st_size, f"{spec.name}: its engine")
         loaded = self._runtime.deserialize_cuda_engine(engine.read_bytes())
         if loaded is None:
-            raise EngineError(f"{engine}: TensorRT cannot load it: {self.log.last}; run: {BUILD} {self.target}")
+            raise self.failed(f"{engine}: TensorRT cannot load it", f"run: {BUILD} {self.target}")
         return TensorRtSession(loaded, spec, self, self._accelerator)
+
+    def failed(self, what: str, remedy: str = "") -> EngineError | MemoryLimitError:
+        """The error for what TensorRT said last."""
+        if OUT_OF_MEMORY in self.log.last.lower():
+            return MemoryLimitError(f"{what}: the GPU is out of memory; ask for fewer at once, or --residency staged")
+        return EngineError(f"{what}: {self.log.last}{'; ' * bool(remedy)}{remedy}")
 
     def scratch(self, num_bytes: int) -> DeviceArray:
         """Memory for the layers of whatever engine runs now: work is in order. What was given before stays valid."""
@@ -128,7 +135,7 @@ class TensorRtSession:
         strategy = self._engines.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self.engine.create_execution_context(strategy)
         if context is None:
-            raise EngineError(f"{self.spec.name}: TensorRT gives no context: {self._engines.log.last}")
+            raise self._engines.failed(f"{self.spec.name}: TensorRT gives no context")
         profile = self._profile(inputs)
         done = context.set_optimization_profile_async(profile, self._accelerator.stream.handle)
         self._check(done, f"profile {profile}")
@@ -146,7 +153,9 @@ class TensorRtSession:
         num_bytes = int(context.update_device_memory_size_for_shapes())
         scratch = self._engines.scratch(num_bytes)
         context.set_device_memory(scratch.address, scratch.nbytes)
-        return TensorRtRun(self, context, (inputs, outputs, scratch))
+        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT for RTX compiles some kernels late
+        is_capturable = capturable is None or bool(capturable(self._accelerator.stream.handle))
+        return TensorRtRun(self, context, (inputs, outputs, scratch), is_capturable)
 
     def _profile(self, inputs: DeviceArrays) -> int:
         """The last profile that fits: the decoder's second one is for few tokens, and is the quicker there."""
@@ -167,7 +176,7 @@ class TensorRtSession:
 
     def _check(self, done: bool, what: str) -> None:
         if not done:
-            raise EngineError(f"{self.spec.name}: TensorRT refuses {what}: {self._engines.log.last}")
+            raise self._engines.failed(f"{self.spec.name}: TensorRT refuses {what}")
 
     def enqueue(self, context: Any) -> None:
         """Put a run of a context on the stream. Raises EngineError where TensorRT refuses it."""
@@ -177,10 +186,9 @@ class TensorRtSession:
 class TensorRtRun:
     """A context with its shapes and addresses set."""
 
-    is_capturable = True
-
-    def __init__(self, session: TensorRtSession, context: Any, kept: tuple[Any, ...]) -> None:
+    def __init__(self, session: TensorRtSession, context: Any, kept: tuple[Any, ...], is_capturable: bool) -> None:
         self._session, self._context, self._kept = session, context, kept
+        self.is_capturable = is_capturable
 
     def enqueue(self) -> None:
         """Put one run on the stream."""
