@@ -9,7 +9,6 @@ from time import perf_counter_ns
 from illume_runtime.device.protocol import Event, Stream
 from illume_runtime.trace import DEVICE_TRACK, Ended, Tracer, Work
 
-
 ORIGIN_NS = 60 * 10**9  # after which both clocks are compared anew: a time since an event is a float32
 
 
