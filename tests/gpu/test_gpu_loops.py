@@ -10,6 +10,7 @@ import pytest
 from fake_gpu import FakeDevice, fake_gpu
 from illume_runtime.errors import Cancelled, EngineError, MemoryLimitError, UsageError
 from illume_runtime.gpu import sessions
+from illume_runtime.gpu.accelerator import Accelerator
 from illume_runtime.pipeline import ImageSampling, Pipeline, TextSampling
 from illume_runtime.sampling import with_defaults
 from illume_runtime.trace import DEVICE_TRACK, Tracer
@@ -207,6 +208,29 @@ def test_the_host_waits_once_for_each_row_and_replays_the_rest(on_gpu):
         assert calls["replay"] + calls.get("sample_cluster", 0) == TOKENS
     assert calls["replay"] == TOKENS
     assert "allocate" not in calls
+
+
+@pytest.mark.parametrize("is_capturable", [True, False])
+def test_the_loops_run_over_pytorch_too(pipeline, bundle, checkpoint, pictures, monkeypatch, is_capturable):
+    """What a GPU test runs where nothing but PyTorch is installed, over the fake device."""
+    from PIL import Image
+    from torch_sessions import torch_sessions
+
+    device = FakeDevice()
+    accelerator = Accelerator(device, b"kernels")
+
+    def opened(bundle, name):
+        return accelerator, torch_sessions(accelerator, checkpoint, bundle, "cpu", is_capturable=is_capturable)
+
+    monkeypatch.setattr(sessions, "gpu_sessions", opened)
+    sampling, said = ImageSampling(seed=5, steps=3, diffusion_guidance=2.0), TextSampling(max_tokens=5)
+    image = Image.fromarray(pictures[0])
+    with Pipeline.load(bundle, device="cuda") as gpu:
+        assert codes_of(gpu.draw("a star", n=2, sampling=sampling)) == codes_of(
+            pipeline.draw("a star", n=2, sampling=sampling)
+        )
+        assert gpu.describe(image, "what?", sampling=said) == pipeline.describe(image, "what?", sampling=said)
+    assert (device.calls["capture decoder"] > 0) == is_capturable
 
 
 def test_a_session_that_captures_itself_is_never_captured(on_gpu):
