@@ -80,6 +80,16 @@ def test_prompts_of_other_lengths_and_edits_share_the_loop(pipeline, on_gpu, pic
     )
 
 
+@pytest.mark.parametrize("prompts", [["x"] * 4, ["x", "a star", "x", "why", "a star"], ["y", "x", "x"]], ids=str)
+def test_equal_prompts_are_computed_once(pipeline, on_gpu, prompts):
+    gpu, _ = on_gpu()
+    sampling = ImageSampling(seed=4, steps=1)
+    expected = pipeline.draw_many(prompts, sampling=sampling)
+    assert codes_of(gpu.draw_many(prompts, sampling=sampling)) == codes_of(expected)
+    prefilled = [rows for rows, _, new in gpu._model.engine.decoding._bound if new >= 8]
+    assert prefilled == [len(set(prompts)) + 1]  # and the side without a prompt
+
+
 def test_answers_are_those_of_the_cpu(pipeline, on_gpu, pictures):
     from PIL import Image
 

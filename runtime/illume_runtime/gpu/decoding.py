@@ -22,6 +22,7 @@ from illume_runtime.gpu.embeddings import DeviceEmbedding, device_embedding
 from illume_runtime.gpu.program import Operation, Program
 from illume_runtime.gpu.session import DeviceRun, DeviceSession, device_session
 from illume_runtime.manifest import Segment
+from illume_runtime.prefixes import unique_rows
 from illume_runtime.stages import Stages
 from illume_runtime.token_embedding import TokenEmbedding
 from illume_runtime.token_engine import Embeds
@@ -97,35 +98,58 @@ class Decoding:
         return self._embedding.rows(ids)
 
     def start(self, rows: Sequence[Embeds], capacity: int) -> None:
-        """Prefills sequences [T_r, D] for up to `capacity` positions each; `states` become those of the last."""
+        """Prefills sequences [T_r, D] for up to `capacity` positions each; `states` become those of the last.
+
+        Equal rows are computed once.
+        """
         lengths = np.array([len(row) for row in rows], np.int64)
         if lengths.min() < 1:
             raise InvalidBundleError("prompts: a prompt is empty; expected at least one token")
         self.slots = self.decoder.slots or self._static_slots or slots_for(capacity)
         self.num_rows = len(rows)
         new = min(-(-int(lengths.max()) // TOKEN_BLOCK) * TOKEN_BLOCK, self.slots)
-        embeds = np.zeros((len(rows), new, self.model.hidden_size), np.float32)
-        for target, row in zip(embeds, rows, strict=True):
+        unique, of_row = unique_rows(rows)
+        num_unique = len(unique)
+        embeds = np.zeros((num_unique, new, self.model.hidden_size), np.float32)
+        for target, row in zip(embeds, unique, strict=True):
             target[: len(row)] = row
         self.lengths = lengths
+        ends = np.array([len(row) for row in unique], np.int64)
         stages = self.stages
 
         def work() -> Work:
-            return stages.work("prefill", stages.bundle.stage("decoder"), 1, tokens=int(lengths.sum()))
+            return stages.work("prefill", stages.bundle.stage("decoder"), 1, tokens=int(ends.sum()))
 
         with self.accelerator.track.span(stages.tracer, work):
-            step = self.step(len(rows), new)
-            positions = np.broadcast_to(np.arange(new), (len(rows), new))
+            step = self.step(num_unique, new)
+            positions = np.broadcast_to(np.arange(new), (num_unique, new))
             self.accelerator.upload(step.embeds, embeds)
             self.accelerator.upload(step.positions, positions)
-            self.accelerator.upload(step.last, (np.arange(len(rows)) * new + self.lengths - 1).astype(np.int32))
+            self.accelerator.upload(step.last, (np.arange(num_unique) * new + ends - 1).astype(np.int32))
             step.program.run()
+            self._spread(of_row)
+
+    def _spread(self, of_row: Sequence[int]) -> None:
+        """Fill all rows from those that were computed, which are the first: row r from row of_row[r] <= r."""
+        for r in range(len(of_row) - 1, -1, -1):  # from the end on, so that no row is overwritten before it is read
+            source = of_row[r]
+            if source == r:
+                continue
+            for array in self._caches(self.num_rows).values():
+                _, heads, slots, width = array.shape
+                of_head = slots * width * array.dtype.itemsize
+                used = int(self.lengths[r]) * width * array.dtype.itemsize
+                for head in range(heads):
+                    to, at = (array.address + (row * heads + head) * of_head for row in (r, source))
+                    self.accelerator.stream.copy(to, at, used)
+            state, states = self.model.hidden_size * self.states.dtype.itemsize, self.states.address
+            self.accelerator.stream.copy(states + r * state, states + source * state, state)
 
     def step(self, num_rows: int, new: int) -> Step:
         """The decoder bound for so many rows and new tokens, with the caches of the batch at hand."""
         found = self._bound.get((num_rows, self.slots, new))
         if found is None:
-            caches = self._caches()
+            caches = self._caches(num_rows)
             if len(self._bound) >= MAX_BINDINGS:
                 self.accelerator.stream.synchronize()
                 self._bound.clear()
@@ -149,11 +173,12 @@ class Decoding:
             self._heads[key] = Head(self, segment, batch, is_guided)
         return self._heads[key]
 
-    def _caches(self) -> dict[str, DeviceArray]:
+    def _caches(self, num_rows: int) -> dict[str, DeviceArray]:
+        """The first rows of the batch's caches."""
         model, session = self.model, self.decoder
         names = [f"{kind}_cache_{i}" for i in range(model.num_layers) for kind in ("key", "value")]
-        shape = (self.num_rows, model.num_kv_heads, self.slots, model.head_dim)
-        count = int(np.prod(shape))
+        shape = (model.num_kv_heads, self.slots, model.head_dim)
+        count = self.num_rows * int(np.prod(shape))
         dtypes = [session.dtype_of(name) for name in names]
         if count > self._capacity:
             self._forget()
@@ -162,7 +187,7 @@ class Decoding:
             self.accelerator.check_memory(count * sum(dtype.itemsize for dtype in dtypes), what)
             self._buffers = [self.accelerator.array((count,), dtype, what) for dtype in dtypes]
             self._capacity = count
-        return {name: buffer.shaped(*shape) for name, buffer in zip(names, self._buffers, strict=True)}
+        return {name: buffer.shaped(num_rows, *shape) for name, buffer in zip(names, self._buffers, strict=True)}
 
 
 class Step:
