@@ -17,20 +17,20 @@ FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPI
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
-def compiled():
-    """The shared library, made once for each content and set of flags."""
+def compiled(cuda=CUDA):
+    """The shared library of that source, made once for each content and set of flags; None without a compiler."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return None
     flags = (*FLAGS, *(SANITIZE if os.environ.get("ILLUME_SANITIZE") else ()))
     digest = hashlib.sha256(repr(flags).encode())
-    for path in sorted((*CUDA.iterdir(), *SHIM.iterdir())):
+    for path in sorted((*cuda.iterdir(), *SHIM.iterdir())):
         digest.update(path.read_bytes())
     library = ROOT / "build" / "shim" / f"{digest.hexdigest()[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         part = library.with_suffix(f".{os.getpid()}")
-        command = [compiler, *flags, f"-I{CUDA}", f"-I{SHIM}", "-o", str(part), str(SHIM / "entry.cpp")]
+        command = [compiler, *flags, f"-I{cuda}", f"-I{SHIM}", "-o", str(part), str(SHIM / "entry.cpp")]
         subprocess.run(command, check=True)
         part.rename(library)
     return library
@@ -59,7 +59,3 @@ class CpuDevice:
         )
         if error is not None:
             raise RuntimeError(f"{launch.symbol}: {error.decode()}")
-
-
-def address(array):
-    return 0 if array is None else array.ctypes.data

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from cpu_device import address
+from addresses import address
 
 from illume_kernels import oracle
 from illume_kernels.fixed_point import ceil_share, mulhi64, weights_from_scores

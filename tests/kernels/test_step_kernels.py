@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cpu_device import SCHEDULES, address
+from addresses import address
+from cpu_device import SCHEDULES
 from sample_case import GROUP_GPU, stored
 
 from illume_kernels import sample_plan, step_launch
