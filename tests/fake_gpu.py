@@ -10,7 +10,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from illume_kernels import oracle
+from illume_kernels import gumbel, oracle
 from illume_kernels.fixed_point import ONE
 from illume_kernels.flow import guided_step
 from illume_kernels.guidance import guided
@@ -200,7 +200,7 @@ def _advance_step(token, ring, batch, num_slots, count, length, positions, rows,
     counter += 1
 
 
-def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, banned, token, chance, grid):
+def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, banned, token, grid, chosen=oracle.sample):
     batch, n = grid[1], int(num_tokens)
     kind = (np.float32, np.float16)[int(dtype)]
     given = view(rows, np.uint8, batch * ROW.itemsize).view(ROW)
@@ -227,18 +227,26 @@ def _sample(logits, dtype, row_stride, start, num_tokens, rows, step, seen, bann
             request=row["request"],
             step=steps[b],
         )
-        tokens[b] = oracle.sample(x, params, banned=illegal)[0]
+        tokens[b] = chosen(x, params, banned=illegal)[0]
         if bits is not None and tokens[b] >= 0:
             bits[b, tokens[b] // 32] |= np.uint32(1 << (tokens[b] % 32))
     steps += 1
 
 
 def _sample_cluster(logits, dtype, stride, start, n, rows, step, seen, banned, keys, token, chance, trace, grid):
-    _sample(logits, dtype, stride, start, n, rows, step, seen, banned, token, chance, grid)
+    _sample(logits, dtype, stride, start, n, rows, step, seen, banned, token, grid)
 
 
 def _sample_group(logits, dtype, stride, start, n, rows, step, seen, banned, keys, space, token, chance, trace, grid):
-    _sample(logits, dtype, stride, start, n, rows, step, seen, banned, token, chance, grid)
+    _sample(logits, dtype, stride, start, n, rows, step, seen, banned, token, grid)
+
+
+def _sample_gumbel(logits, dtype, stride, start, n, rows, step, seen, banned, workspace, token, grid):
+    def chosen(x, params, banned):
+        x[:, banned] = -np.inf
+        return gumbel.sample_gumbel(x, params)
+
+    _sample(logits, dtype, stride, start, n, rows, step, seen, banned, token, grid, chosen)
 
 
 def _guidance_step(x, previous, e, model_input, dtype, batch, n, stride, guidance, sides, table, state, grid):
@@ -261,6 +269,7 @@ KERNELS = {
     "advance_step": _advance_step,
     "sample_cluster": _sample_cluster,
     "sample_group": _sample_group,
+    "sample_gumbel": _sample_gumbel,
     "guidance_step": _guidance_step,
 }
 

@@ -48,9 +48,10 @@ def gpu_sessions(implementation):
 
 def tokens_of(pipeline):
     pictures = pipeline.draw("a star", n=2, sampling=ImageSampling(seed=5, steps=2, top_p=0.9))
-    said = TextSampling(max_tokens=6, temperature=1.0, repetition_penalty=2.0)
-    answer = pipeline.describe(Image.new("RGB", (96, 96), "red"), "what?", sampling=said)
-    return [*(picture.codes[0].tolist() for picture in pictures), answer.token_ids]
+    image = Image.new("RGB", (96, 96), "red")
+    samplings = TextSampling(max_tokens=6, temperature=1.0, repetition_penalty=2.0), TextSampling(max_tokens=6)
+    answers = [pipeline.describe(image, "what?", sampling=sampling) for sampling in samplings]
+    return [*(picture.codes[0].tolist() for picture in pictures), *(answer.token_ids for answer in answers)]
 
 
 def main(implementation, bundle):

@@ -127,7 +127,7 @@ def test_the_host_waits_once_for_each_word_and_the_device_for_no_word(on_gpu, pi
         gpu.describe(image, "what?", sampling=TextSampling(max_tokens=7), **options)
         return device.calls
 
-    answered(on_text=lambda text: under_way.append(device.calls["sample_cluster"] + device.calls["replay"]))
+    answered(on_text=lambda text: under_way.append(device.calls["sample_gumbel"] + device.calls["replay"]))
     assert under_way[0] == 1 + AHEAD
     for _ in range(2):
         calls = answered()

@@ -41,7 +41,15 @@ class WordLoop:
         decoding.start(rows, max(map(len, rows)) + self._limit)
         never = tuple(banned)
         always = never if opening is None else tuple(sorted({*banned, opening}))
-        shape = Shape((self._segment,), len(rows), 1, is_apart=False, ring_slots=AHEAD + 1, bans=(always, never))
+        shape = Shape(
+            (self._segment,),
+            len(rows),
+            1,
+            is_apart=False,
+            ring_slots=AHEAD + 1,
+            is_greedy=sampling.temperature == 0,
+            bans=(always, never),
+        )
         self._steps = sampled_steps(decoding, shape)
         penalty = 1.0 if sampling.repetition_penalty is None else float(sampling.repetition_penalty)
         params = params_of_rows(sampling, list(range(first, first + len(rows))))

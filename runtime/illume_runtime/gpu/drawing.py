@@ -134,17 +134,19 @@ class TokenLoop:
         guidance = 1.0 if sampling.guidance is None else float(sampling.guidance)
         # A penalty acts on the conditional side alone, so that the sampler combines both, not the head.
         is_apart = self._sides == 2 and penalty != 1.0
-        shape = Shape(schedule.segments, batch, self._sides, is_apart, ring_slots=len(schedule.steps))
+        of_levels = [sampling.of_level(level) for level in range(len(schedule.segments))]
+        is_greedy = all(one.temperature == 0 for one in of_levels)
+        shape = Shape(schedule.segments, batch, self._sides, is_apart, len(schedule.steps), is_greedy)
         steps = sampled_steps(self._decoding, shape)
         numbers = [request.request for request in self._requests]
         rows = [
             rows_from_params(
-                params_of_rows(sampling.of_level(level), numbers),
+                params_of_rows(one, numbers),
                 guidance=guidance if is_apart else 1.0,
                 penalty=penalty,
                 uncond_row=np.arange(batch, 2 * batch) if is_apart else -1,
             )
-            for level in range(len(schedule.segments))
+            for one in of_levels
         ]
         steps.begin(rows, 1.0 if is_apart else guidance)
         return steps

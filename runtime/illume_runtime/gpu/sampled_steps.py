@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from illume_kernels.launch import Launch
 from illume_kernels.launch import Segment as LogitSegment
 from illume_kernels.rows import bits_of_tokens
-from illume_kernels.sample_plan import SamplePlan, sample_plan
+from illume_kernels.sample_plan import GUMBEL_WORKSPACE_BYTES, SamplePlan, sample_gumbel, sample_plan
 from illume_kernels.step_launch import advance_step
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.gpu.decoding import Decoding, Head, Step
@@ -48,7 +48,8 @@ class Shape:
     """What requests have in common that share programs.
 
     A level is a segment that is chosen from. With `is_apart` the sampler, not the head, combines both sides. `bans` are
-    the tokens [any] of the (one) level that a step of that place never chooses.
+    the tokens [any] of the (one) level that a step of that place never chooses. Greedy steps take the largest, in one
+    pass.
     """
 
     segments: tuple[Segment, ...]
@@ -56,6 +57,7 @@ class Shape:
     sides: int
     is_apart: bool
     ring_slots: int
+    is_greedy: bool
     bans: tuple[tuple[int, ...], ...] = ((),)
 
 
@@ -77,7 +79,8 @@ class SampledSteps:
         self._seen = [accelerator.array((batch, -(-size // 32)), np.uint32) for size in sizes]
         self._bans = [accelerator.uploaded(bits_of_tokens(ban, sizes[0])) if ban else None for ban in shape.bans]
         self._plans: list[SamplePlan] = [sample_plan(accelerator.device.gpu, batch, size) for size in sizes]
-        self._workspaces = [accelerator.array((plan.workspace_bytes,), np.uint8) for plan in self._plans]
+        of_plan = [GUMBEL_WORKSPACE_BYTES * batch if shape.is_greedy else plan.workspace_bytes for plan in self._plans]
+        self._workspaces = [accelerator.array((num_bytes,), np.uint8) for num_bytes in of_plan]
         self._keys = [accelerator.array((plan.keys_bytes,), np.uint8) for plan in self._plans]
         self.heads: list[Head] = [self._head(segment) for segment in shape.segments]
         self._rows: list[DeviceArray] = []
@@ -163,15 +166,30 @@ class SampledSteps:
     def _sample(self, kind: StepKind, logits: DeviceArray) -> Launch:
         level, banned = kind.level, self._bans[kind.ban]
         plan, size = self._plans[level], self._shape.segments[level].size
+        of_segment = LogitSegment(logits.address, "float32", size, 0, size)
+        seen, bans = self._seen[level].address, 0 if banned is None else banned.address
+        if self._shape.is_greedy:
+            return sample_gumbel(
+                self._accelerator.device.gpu,
+                self._shape.batch,
+                of_segment,
+                self._rows[level].address,
+                self._step.address,
+                self._token.address,
+                self._workspaces[level].address,
+                seen=seen,
+                banned=bans,
+                guided=self._shape.is_apart,
+            )
         return plan.launch(
-            LogitSegment(logits.address, "float32", size, 0, size),
+            of_segment,
             self._rows[level].address,
             self._step.address,
             self._token.address,
             workspace=self._workspaces[level].address if plan.workspace_bytes else 0,
             keys=self._keys[level].address if plan.keys_bytes else 0,
-            seen=self._seen[level].address,
-            banned=0 if banned is None else banned.address,
+            seen=seen,
+            banned=bans,
             guided=self._shape.is_apart,
         )
 
