@@ -5,7 +5,7 @@ import numpy as np
 
 def reference_probabilities(logits, temperature, top_k, top_p, min_p):
     """Probabilities [n] float64 of logits [n]. Top-p keeps a token while the mass before it is below top_p."""
-    x = (logits.astype(np.float32) / np.float32(temperature)).astype(np.float64)
+    x = logits.astype(np.float64) / float(np.float32(temperature))
     x[np.isnan(x)] = -np.inf
     if np.isneginf(x).all():
         return np.zeros(len(x))
@@ -21,3 +21,9 @@ def reference_probabilities(logits, temperature, top_k, top_p, min_p):
         p = np.where(kept, p, 0.0)
     p = np.where(p >= float(np.float32(min_p)) * p.max(), p, 0.0)
     return p / p.sum()
+
+
+def reference_guided(cond, uncond, guidance):
+    """Scores [n] float64."""
+    cond, uncond = cond.astype(np.float64), uncond.astype(np.float64)
+    return uncond + float(np.float32(guidance)) * (cond - uncond)

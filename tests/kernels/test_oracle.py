@@ -3,9 +3,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference import reference_probabilities
+from reference import reference_guided, reference_probabilities
+from sample_case import stored
 
 from illume_kernels import oracle
+from illume_kernels.guidance import guided
 from illume_kernels.oracle import SampleParams, greedy, probabilities, sample
 
 NAN, INF = np.nan, np.inf
@@ -53,12 +55,46 @@ FILTERS = [
 @pytest.mark.parametrize("num_tokens", [1, 2, 63, 514, 1024, 8193, 40_000], ids=lambda n: f"n{n}")
 def test_probabilities_equal_the_reference(num_tokens, spread, filters):
     logits = random_logits(num_tokens, 2, num_tokens, spread)
+    assert_equal_to_the_reference(logits, logits, filters)
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("guidance", [1.5, 3.0, 7.3], ids=lambda g: f"g{g}")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("num_tokens", [63, 1024, 40_000], ids=lambda n: f"n{n}")
+def test_guided_probabilities_equal_the_reference(num_tokens, dtype, guidance, filters):
+    """Which subtracts, multiplies, adds and divides in float64."""
+    cond, uncond = (stored(random_logits(num_tokens + side, 2, num_tokens, 3.0), dtype)[1] for side in range(2))
+    assert_equal_to_the_reference(guided(cond, uncond, guidance), reference_guided(cond, uncond, guidance), filters)
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("guidance", [None, 1.5, 3.0], ids=["plain", "g1.5", "g3"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("num_tokens", [1024, 40_000], ids=lambda n: f"n{n}")
+def test_probabilities_of_rounded_logits_with_ties_equal_the_reference(num_tokens, dtype, guidance, filters):
+    """Logits of 10 and thereabouts are multiples of 1 / 128 in float16 and of 1 / 16 in bfloat16."""
+    logits = np.float32(10) + random_logits(num_tokens, 4, num_tokens, 0.05)
+    cond, uncond = np.split(stored(logits, dtype)[1], 2)
+    scores, exact = cond, cond
+    if guidance is not None:
+        scores, exact = guided(cond, uncond, guidance), reference_guided(cond, uncond, guidance)
+        np.testing.assert_array_equal(scores, exact)  # so that ties are ties in both
+    chances = assert_equal_to_the_reference(scores, exact, filters)
+    if num_tokens == 40_000 and filters == {"top_k": 50}:
+        assert ((chances > 0).sum(axis=1) > 50).any(), "no tie at the 50th"
+    if num_tokens == 40_000 and filters == {"top_p": 0.9}:
+        for row, chance in zip(scores, chances, strict=True):
+            assert row[chance == 0].max() == row[chance > 0].min(), "no tie at the edge of top-p"
+
+
+def assert_equal_to_the_reference(scores, exact, filters):
     temperature = np.array([0.7, 1.3], np.float32)
-    chances = probabilities(logits, SampleParams.broadcast(2, temperature=temperature, **filters))
+    chances = probabilities(scores, SampleParams.broadcast(2, temperature=temperature, **filters))
     options = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, **filters}
-    for row, t, chance in zip(logits, temperature, chances, strict=True):
-        exact = reference_probabilities(row, t, **options)
-        assert_same_distribution(chance, exact)
+    for row, t, chance in zip(exact, temperature, chances, strict=True):
+        assert_same_distribution(chance, reference_probabilities(row, t, **options))
+    return chances
 
 
 @settings(max_examples=300, deadline=None)

@@ -84,6 +84,31 @@ def test_gumbel_without_a_legal_token_and_with_forced_banned_and_seen_ones(devic
     assert (step == 1).all()
 
 
+def gumbel_tokens(device, gpu, logits, params):
+    batch, n = logits.shape
+    rows = rows_from_params(params)
+    step, token, workspace = params.step.copy(), np.full(batch, -9, np.int32), np.zeros((batch, 2), np.uint64)
+    segment = Segment(address(logits), "float32", n, 0, n)
+    device.run(
+        sample_plan.sample_gumbel(gpu, batch, segment, address(rows), address(step), address(token), address(workspace))
+    )
+    return token
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_a_gumbel_token_depends_on_neither_batch_row_nor_batch_size(device, batch):
+    """Nor on the grid: one row alone is shared out among more CTAs."""
+    logits, seed, request = normal(8, 7, 9000), np.arange(7) + (3 << 40), np.arange(7)[::-1] * 5
+    tokens = sample_gumbel(logits, SampleParams.broadcast(7, temperature=1.1, seed=seed, request=request, step=4))
+    assert len(set(tokens.tolist())) > 3
+    for first in range(7):
+        some = (first + np.arange(batch)) % 7
+        params = SampleParams.broadcast(batch, temperature=1.1, seed=seed[some], request=request[some], step=4)
+        got = gumbel_tokens(device, GROUP_GPU, logits[some], params)
+        np.testing.assert_array_equal(got, tokens[some])
+        np.testing.assert_array_equal(got, sample_gumbel(logits[some], params))
+
+
 def test_gumbel_noise_is_accurate_to_its_last_digits():
     numbers = np.concatenate(
         [np.random.default_rng(1).integers(0, 1 << 63, 20_000, np.uint64) << 1, 2 ** np.arange(64, dtype=np.uint64)]
@@ -203,11 +228,20 @@ def test_tokens_go_around_the_ring_and_positions_go_on(device, rows, num_new):
 # ---- head_gemv
 
 
+HEADS = [
+    pytest.param("float16", 8, 41, 328, id="float16"),
+    pytest.param("bfloat16", 8, 41, 328, id="bfloat16"),
+    pytest.param("int8", 8, 41, 328, id="int8"),
+    pytest.param("int4", 8, 41, 328, id="int4"),
+    pytest.param("int4", 128, 9, 2048, id="int4 as a model has it"),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize(("kind", "group", "n", "width"), HEADS)
 @pytest.mark.parametrize(("num_rows", "is_guided"), [(1, 0), (2, 1), (3, 0), (8, 1), (16, 1), (9, 0)])
-def test_head_logits_equal_the_definition(device, kind, num_rows, is_guided, dtype):
-    vocabulary, start, n, width, group = 60, 8, 41, 328, 8
+def test_head_logits_equal_the_definition(device, kind, group, n, width, num_rows, is_guided, dtype):
+    vocabulary, start = 60, 8
     hidden, hidden_values = stored(normal(1, num_rows, width), dtype)
     scales, token_scales, group_scales = np.zeros(1, np.float32), None, None
     if kind in ("float16", "bfloat16"):
@@ -253,4 +287,4 @@ def test_head_logits_equal_the_definition(device, kind, num_rows, is_guided, dty
     exact = hidden_values.astype(np.float64) @ values[start : start + n].astype(np.float64).T * scale
     if is_guided:
         exact = exact[num_out:] + 3.0 * (exact[:num_out] - exact[num_out:])
-    np.testing.assert_allclose(expected, exact, atol=1e-5 * np.abs(exact).max())  # 328 sums of float32
+    np.testing.assert_allclose(expected, exact, atol=1e-5 * np.abs(exact).max())  # of sums in float32
