@@ -105,6 +105,18 @@ def test_answers_are_those_of_the_cpu(pipeline, on_gpu, pictures):
         assert [answer.token_ids for answer in got] == [answer.token_ids for answer in expected]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_chat_is_that_of_the_cpu(pipeline, on_gpu, pictures, seed):
+    from PIL import Image
+
+    gpu, _ = on_gpu()
+    messages = [{"role": "user", "content": ["what is this?", Image.fromarray(pictures[0])]}]
+    said = TextSampling(max_tokens=6, temperature=1.0, seed=seed)
+    got, expected = (one.chat(messages, sampling=said) for one in (gpu, pipeline))
+    assert (got.text, got.finish_reason) == (expected.text, expected.finish_reason)
+    assert (got.picture is None) == (expected.picture is None)
+
+
 def test_an_answer_replays_the_decoder_and_the_head(on_gpu, pictures):
     from PIL import Image
 
