@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test engines test-engines check bench wheel kernels train nightly clean
+.PHONY: demo test engines test-engines check bench gpu wheel kernels train nightly clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,10 @@ check: $(READY)  ## format, lint, types
 bench: $(READY)  ## benchmarks beside their peers: benchmarks/results/*.json and the README's tables
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,min,iqr,rounds
 	$(BIN)/python -m benchmarks.table
+
+gpu: $(READY)  ## every test that needs a GPU, then benchmarks/results/gpu-*.json; with the bundle and engines that are there
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m benchmarks.gpu
 
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> PeerResults:
     found = measured(here, folder, task, args.rounds, args.threads)
     results = PeerResults(
         machine=this_machine(),
-        date=datetime.now(timezone.utc).date().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         commit=commit(),
         shape=args.shape,
         num_weights=num_weights(SHAPES[args.shape].language_model),

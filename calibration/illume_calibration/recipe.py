@@ -22,14 +22,13 @@ scale for each row) or float32 (as it is).
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
-
-import tomllib
 
 from illume_calibration.layers import Layer
 from illume_calibration.ranges import Method

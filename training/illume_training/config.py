@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import tomllib
 
 from illume_runtime.errors import UsageError
 from illume_training.lessons import Mixture
