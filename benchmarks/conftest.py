@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter, sleep
@@ -44,7 +44,7 @@ class Record:
         return Results(
             machine=this_machine(),
             limits=measured_limits(self.threads),
-            date=datetime.now(timezone.utc).date().isoformat(),
+            date=datetime.now(UTC).date().isoformat(),
             commit=commit(),
             model="illume-tiny" if self.checkpoint != BUILD / "checkpoint" else "illume-tiny with random weights",
             versions={

@@ -12,12 +12,11 @@ import argparse
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 from benchmarks.enhance import prompt_lines, sampled_captions
 from illume_runtime.files import atomic_write

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     start = clock()
     {"draw": draw, "describe": describe, "standard": draw_standard}[args.here](pipeline, args)
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "precision": bundle.manifest.precision,
         "memory": args.memory,
         "residency": args.residency,

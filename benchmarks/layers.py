@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.blocks import BlockTimes, blocks_of_3b, times_of_block
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> LayerResults:
     results = LayerResults(
         machine=this_machine(),
         limits=limits,
-        date=datetime.now(timezone.utc).date().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         commit=commit(),
         shape=args.shape,
         threads=args.threads,
