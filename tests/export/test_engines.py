@@ -1,18 +1,20 @@
 """Every stage, built by TensorRT for RTX for GPUs that are not there."""
 
+import json
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from built_engines import OPTIONS, built_engine, planned_engine
+from built_engines import OPTIONS, built_engine, check_quantized, planned_engine
 from illume_calibration.layers import layers_of
 from illume_calibration.qdq import QuantizedLayer, quantize_graph
 from illume_calibration.weights import int4_in_groups
 from illume_export.engines import builder
 from illume_export.engines.attention import FUSED_WIDTHS
 from illume_export.engines.builder import Options, build_engine
+from illume_runtime.bundle import Bundle
 from illume_runtime.cli.main import main
 from illume_runtime.errors import ExportError
 
@@ -20,13 +22,29 @@ pytest.importorskip("tensorrt_rtx", reason="needs pip install 'illume-rt[tensorr
 pytestmark = pytest.mark.engines
 
 STAGES = ("vision_encoder", "decoder", "head_text", "head_level0", "image_tokenizer", "denoiser", "vae_decoder")
-TINY = Path(__file__).resolve().parents[2] / "assets" / "illume-tiny"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     output = tmp_path_factory.mktemp("tiny") / "illume-tiny.bundle"
-    assert main(["export", str(TINY), "-o", str(output)]) == 0
+    assert main(["export", str(ASSETS / "illume-tiny"), "-o", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny_bundle, tmp_path_factory):
+    """By the shipped recipe, with scales from five requests, which is enough to choose kernels."""
+    folder = tmp_path_factory.mktemp("tiny_int8")
+    lines = (ASSETS / "calibration" / "requests.jsonl").read_text().splitlines()[:6]
+    requests = [json.loads(line) for line in lines]
+    for request in requests:
+        if "image" in request:
+            request["image"] = str(ASSETS / "calibration" / request["image"])
+    (folder / "requests.jsonl").write_text("".join(json.dumps(request) + "\n" for request in requests))
+    output = folder / "illume-tiny-int8.bundle"
+    words = ["--data", str(folder / "requests.jsonl"), "-o", str(output), "--method", "minmax", "--threads", "1"]
+    assert main(["calibrate", str(tiny_bundle), *words, "--no-gate"]) == 0
     return output
 
 
@@ -38,6 +56,16 @@ def test_a_stage_of_the_small_model(bundle, tmp_path, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_of_illume_tiny(tiny_bundle, tmp_path, stage):
     built_engine(tiny_bundle, stage, tmp_path)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_of_illume_tiny_in_int8(tiny_int8, tmp_path, stage):
+    opened = Bundle.open(tiny_int8)
+    record = built_engine(tiny_int8, stage, tmp_path)
+    how = opened.manifest.quantization.stages[stage]
+    counts = check_quantized(record, opened.stage_path(stage))
+    assert counts == (how.num_layers - len(how.weight_only), len(how.weight_only))
+    assert record.fused == len(record.profiles) * record.attentions
 
 
 @pytest.mark.parametrize("stage", ["decoder", "vae_decoder"])

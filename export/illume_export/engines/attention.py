@@ -21,7 +21,14 @@ class Heads:
 
 
 def heads_of(model: onnx.ModelProto) -> dict[str, Heads]:
-    """Of each Attention in the graph, by the name of its output; the values of weights are not needed."""
+    """Of each Attention in the graph, by the name of its output; the values of weights are not needed.
+
+    What the graph says of the types of its constants is removed: of weights that were quantized it is no longer true.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    described = [value for value in model.graph.value_info if value.name not in constants]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(described)
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
         value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.input, *graph.output)

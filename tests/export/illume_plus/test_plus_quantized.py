@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
+from first_calls import first_call, outputs_of, plain_session, statistics_of_call
 from onnx import numpy_helper
 from simulated import Simulated, names_of_weights
 from torch import Tensor
@@ -22,13 +22,11 @@ from illume_calibration.graph_file import graph_from_stage, with_taps
 from illume_calibration.layers import Layer, layers_of
 from illume_calibration.quantizing import quantize_stage
 from illume_calibration.recipe import default_name, recipe_from_name
-from illume_calibration.statistics import StageStatistics, TensorStatistics
 from illume_export.families.illume_plus import folders_in, plus_from_folders
 from illume_export.families.illume_plus.models import IllumePlus
 from illume_export.families.illume_plus.stages import stages_from_model
 from illume_export.stage import Arrays, Stage
 from illume_runtime.bundle import Bundle
-from illume_runtime.ort import DISABLED_OPTIMIZERS
 
 # What the recipe leaves in float32, and what it quantizes in the weights alone; everything else is int8 on both sides.
 FLOAT = {
@@ -53,10 +51,6 @@ WEIGHTS_ALONE = {"decoder": "layers.*", "conditioner": "step_shifts*"} | {
     f"head_{segment}": "weight" for segment in ("text", "level0", "level1")
 }
 TOLERANCE = 1e-4  # of the largest value of a tensor, or of 1
-
-
-class _StopError(Exception):
-    """The stage's first call was seen."""
 
 
 @dataclass
@@ -89,57 +83,19 @@ def quantized(model: IllumePlus, published_bundle: Path) -> Callable[[str], Quan
 
 
 def _quantized(stage: Stage, bundle: Bundle) -> Quantized:
-    feeds = _first_call(stage)
+    feeds = first_call(stage)
     graph = graph_from_stage(bundle.path, bundle.stage(stage.name))
-    layers, statistics = layers_of(graph.graph), StageStatistics()
-    axes = {layer.input: -1 if layer.kind == "linear" else 1 for layer in layers}
-    axes |= {layer.output: 1 for layer in layers if layer.kind == "conv"}
-    seen = _run(with_taps(graph, list(axes)), feeds, list(axes)) | dict(feeds)
-    for tensor, axis in axes.items():
-        statistics.tensors[tensor] = TensorStatistics(axis)
-        statistics.tensors[tensor].add(seen[tensor])
+    layers = layers_of(graph.graph)
     recipe = recipe_from_name(default_name(bundle.family))
     how = recipe.stage(stage.name)
     assert how is not None
+    statistics = statistics_of_call(bundle, stage.name, feeds)
     quantize_stage(stage.name, graph, statistics, replace(recipe, method="minmax"), how)
     onnx.checker.check_model(graph)
     rounded = [node.output[0] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
     inputs = [layer.input for layer in layers]
-    outputs = _run(with_taps(graph, [*rounded, *inputs]), feeds, [*(o.name for o in stage.outputs), *rounded, *inputs])
-    return Quantized(stage, feeds, layers, graph, outputs)
-
-
-def _first_call(stage: Stage) -> Arrays:
-    """The inputs with which the stage is first compared at export."""
-    found: list[Arrays] = []
-
-    def run(feeds: Arrays) -> dict[str, np.ndarray]:
-        found.append(feeds)
-        raise _StopError
-
-    with pytest.raises(_StopError):
-        stage.errors(run)
-    return found[0]
-
-
-def _session(model: onnx.ModelProto, **options: object) -> ort.InferenceSession:
-    with_options = ort.SessionOptions()
-    with_options.intra_op_num_threads = 1
-    with_options.log_severity_level = 3
-    for name, value in options.items():
-        setattr(with_options, name, value)
-    return ort.InferenceSession(
-        model.SerializeToString(), with_options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
-    )
-
-
-def _run(model: onnx.ModelProto, feeds: Arrays, names: list[str]) -> dict[str, np.ndarray]:
-    """Outputs by the specification, operator by operator; what is fed is no output."""
-    names = list(dict.fromkeys(name for name in names if name not in feeds))
-    if not names:
-        return {}
-    session = _session(model, graph_optimization_level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    names = [*(output.name for output in stage.outputs), *rounded, *inputs]
+    return Quantized(stage, feeds, layers, graph, outputs_of(with_taps(graph, [*rounded, *inputs]), feeds, names))
 
 
 def _simulated(quantized: Quantized, model: IllumePlus, mode: Simulated) -> dict[str, Tensor]:
@@ -219,7 +175,7 @@ def test_onnx_runtime_makes_integer_kernels_of_them(
     quantized: Callable[[str], Quantized], name: str, tmp_path: Path
 ) -> None:
     found = quantized(name)
-    _session(found.model, optimized_model_filepath=str(tmp_path / "optimized.onnx"))
+    plain_session(found.model, optimized_model_filepath=str(tmp_path / "optimized.onnx"))
     kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     alone = {layer.name for layer in found.layers if fnmatchcase(layer.name, WEIGHTS_ALONE.get(name, ""))}
     int8 = [layer for layer in found.layers if layer.name not in (*FLOAT[name], *alone)]

@@ -32,7 +32,8 @@ class VitAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).view(-1, 3, self.num_heads, self.head_dim).unbind(1)
+        # Three views of one product, not slices of one view: for those TensorRT takes an int8 weight apart as floats.
+        q, k, v = (part.view(-1, self.num_heads, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1))
         q, k = rotate_halves(q, cos, sin), rotate_halves(k, cos, sin)
         q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))  # [1, H, P, E]
         y = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
