@@ -112,7 +112,7 @@ def test_the_cache_becomes_half_precision_and_the_other_borders_stay(bundle, tmp
     assert slots == {48}
 
 
-@pytest.mark.parametrize("dtype", [TensorProto.FLOAT8E4M3FN, TensorProto.UINT8])
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT8E5M2, TensorProto.UINT8])
 def test_a_type_without_engines_is_refused(dtype):
     weight = helper.make_tensor("w", dtype, [1], b"\x08", raw=True)
     model = model_of([], [], [], [weight])
@@ -120,4 +120,25 @@ def test_a_type_without_engines_is_refused(dtype):
     with pytest.raises(
         ExportError, match=f"the constant w is {name}, and engines are built with .*; calibrate to int8"
     ):
-        check_types(model)
+        check_types(model, ["8.9"])
+
+
+def test_8_bit_floats_are_for_gpus_that_have_them():
+    weight = helper.make_tensor("w", TensorProto.FLOAT8E4M3FN, [1], b"\x08", raw=True)
+    model = model_of([], [], [], [weight])
+    check_types(model, ["8.9", "9.0", "12.0"])
+    with pytest.raises(
+        ExportError, match=r"the constant w is FLOAT8E4M3FN, .* from .* 8\.9 on, and not 8\.6 or 8\.7; "
+    ):
+        check_types(model, ["8.6", "8.7", "8.9"])
+
+
+def test_what_was_said_of_the_type_of_a_weight_before_it_was_quantized_is_no_error():
+    """Calibration of a stage in half precision leaves the descriptions of its constants as they were."""
+    model = attention(2, 2, mask=False)
+    scale = numpy_helper.from_array(np.float32(2), "scale")
+    model.graph.initializer.append(scale)
+    model.graph.node.insert(0, helper.make_node("Mul", ["q", "scale"], ["scaled"]))
+    model.graph.node[1].input[0] = "scaled"
+    model.graph.value_info.append(value("scale", [], TensorProto.FLOAT16))
+    assert heads_of(model) == {name: Heads(2, 2, 6) for name in ("first", "y")}

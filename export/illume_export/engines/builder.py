@@ -138,7 +138,8 @@ def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgre
             "precision": planned.precision,
             "profiles": [profile for profile in planned.profiles if profile],
             "workspace_bytes": options.workspace_bytes,
-            "capabilities": options.gpu.split(",") if rtx else [],
+            "gpus": options.gpu.split(","),
+            "is_portable": rtx,  # TensorRT builds for the GPU that is here
             "timing_cache": "" if rtx else str(timings),  # TensorRT for RTX measures nothing while it builds
         }
         last = _run_worker(planned.stage, job, on_progress)

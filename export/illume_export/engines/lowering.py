@@ -6,6 +6,7 @@ cache, which TensorRT updates in place only where it is the network's own input 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -23,17 +24,25 @@ LIMITS: dict[int, tuple[Any, float, float]] = {  # numpy's type, the largest and
 }
 ISLANDS = ("Sin", "Cos")  # of time steps up to 1,000: an angle in float16 would be off by half a radian
 FLOAT32_INPUTS = {"Resize": (1, 2)}  # by the operator's definition, whatever the type of the rest
-TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "INT8", "INT4", "INT32", "INT64", "BOOL")  # of constants, that are built
+FLOAT8 = "FLOAT8E4M3FN"
+FLOAT8_FROM = (8, 9)  # compute capability
+TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", FLOAT8, "INT8", "INT4", "INT32", "INT64", "BOOL")  # of constants that we build
 
 
-def check_types(model: onnx.ModelProto) -> None:
-    """Raises ExportError for a constant of a type that no engine is built with, such as an 8-bit float."""
+def check_types(model: onnx.ModelProto, capabilities: Sequence[str]) -> None:
+    """Raises ExportError for a constant of a type that no engine is built with, or none for one of these GPUs."""
+    lacking = [name for name in capabilities if tuple(map(int, name.split("."))) < FLOAT8_FROM]
     for tensor in model.graph.initializer:
         name = TensorProto.DataType.Name(tensor.data_type)
         if name not in TYPES:
             raise ExportError(
                 f"the constant {tensor.name} is {name}, and engines are built with {', '.join(TYPES)}; "
                 f"calibrate to int8 or int4 instead"
+            )
+        if name == FLOAT8 and lacking:
+            raise ExportError(
+                f"the constant {tensor.name} is {name}, which GPUs have from compute capability "
+                f"{'.'.join(map(str, FLOAT8_FROM))} on, and not {' or '.join(lacking)}; calibrate to int8 for them"
             )
 
 
@@ -49,8 +58,8 @@ def with_slots(model: onnx.ModelProto, slots: int) -> None:
 def to_half(model: onnx.ModelProto, precision: str) -> None:
     """Turn float32 into "float16" or "bfloat16", in place; angles of sines and cosines, and what they come from, stay.
 
-    Integers stay integers: the scales of QuantizeLinear and DequantizeLinear become half precision, and so does what
-    they give.
+    Integers and 8-bit floats stay what they are: the scales of QuantizeLinear and DequantizeLinear become half
+    precision, and so does what they give.
     """
     half = HALF_TYPES[precision]
     graph = model.graph

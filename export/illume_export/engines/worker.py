@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from illume_runtime.files import atomic_write
 
 LAYER = re.compile(r"Name: ([^,]+), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[(.*?)\], Outputs: \[")
 DTYPE = re.compile(r"Datatype: (\w+)")
-INTEGERS = ("Int4", "Int8")
+QUANTIZED = ("Int4", "Int8", "FP8")
 ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 FUSED = "_mha_"  # in the name of a kernel that is a whole attention
@@ -38,7 +39,8 @@ PR_SET_PDEATHSIG = 1
 def build(job: dict[str, Any]) -> dict[str, Any]:
     """The last line to print; the engine is at job["engine"] unless that is an error."""
     graph = Path(job["engine"]).with_name("graph.onnx")
-    attentions, caches = write_graph(Path(job["onnx"]), graph, job["slots"], job["precision"])
+    source, gpus = Path(job["onnx"]), job["gpus"]
+    attentions, caches = write_graph(source, graph, job["slots"], job["precision"], gpus)
     trt = importlib.import_module(job["module"])
     messages: list[tuple[int, str]] = []
 
@@ -85,9 +87,9 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     config.progress_monitor = monitor
     if job["workspace_bytes"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job["workspace_bytes"])
-    if job["capabilities"]:
-        config.num_compute_capabilities = len(job["capabilities"])
-        for i, capability in enumerate(job["capabilities"]):
+    if job["is_portable"]:
+        config.num_compute_capabilities = len(gpus)
+        for i, capability in enumerate(gpus):
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), i)
     cache = Path(job["timing_cache"]) if job["timing_cache"] else None
     if cache is not None:
@@ -129,19 +131,19 @@ def layers_from_log(text: str) -> list[list[str]]:
         if match := LAYER.search(line):
             name, kind, inputs, constants = match.groups()
             weights = DTYPE.findall(constants)
-            integers = [dtype for dtype in weights if dtype in INTEGERS]
-            found.append([name, kind, (DTYPE.findall(inputs) or [""])[0], (integers or weights or [""])[0]])
+            quantized = [dtype for dtype in weights if dtype in QUANTIZED]
+            found.append([name, kind, (DTYPE.findall(inputs) or [""])[0], (quantized or weights or [""])[0]])
     return found
 
 
-def write_graph(source: Path, target: Path, slots: int, precision: str) -> tuple[int, int]:
+def write_graph(source: Path, target: Path, slots: int, precision: str, gpus: Sequence[str] = ()) -> tuple[int, int]:
     """Write the graph as TensorRT wants it, weights beside it; its number of attentions and of caches.
 
-    Raises ExportError for what no engine is built with.
+    Raises ExportError for what no engine is built with, or none for GPUs of these compute capabilities.
     """
     heads = heads_of(onnx.load(source, load_external_data=False))
     model = onnx.load(source)
-    check_types(model)
+    check_types(model, gpus)
     group_queries(model, heads)
     with_slots(model, slots)
     to_half(model, precision)
