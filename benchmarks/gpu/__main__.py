@@ -1,124 +1,108 @@
-"""Everything that can be measured on the GPU of this machine.
+"""Everything that can be measured on the GPU of this machine, within a given time.
 
-    python -m benchmarks.gpu [--bundle BUNDLE [--device cuda --device tensorrt]] [--model NAME|CHECKPOINT] [--quick]
+    python -m benchmarks.gpu [--bundle BUNDLE [--device cuda --device tensorrt]] [--model NAME|CHECKPOINT]
+                             [--minutes 9] [--output FOLDER] [--quick]
+    python -m benchmarks.gpu --sanitize
 
-Prints a table and, as its last line, one JSON object; writes benchmarks/results/gpu-NAME.json. Peers that are not
-installed are left out and named. Without a GPU it says so in one line and ends with 3.
+Prints a table and, as its last line, one JSON object; writes benchmarks/results/gpu/GPU-DATE.json, anew after every
+section. What fails, is absent or does not fit into the time is an entry with the reason. Ends with 6 where a kernel
+differs from its definition, 8 where anything else failed, 3 without a GPU (then in one line) or without any figure.
 
 `--bundle` times the loops of its drawings, on each device that it has engines or sessions for; `--model` those of
-PyTorch: a published model (`illume-plus-3b`) with random weights made on the GPU, or the bundle's checkpoint.
+PyTorch and ours around PyTorch's layers: a published model (`illume-plus-3b`) with random weights made on the GPU, or
+the bundle's checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import signal
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
+from time import time
 from typing import Any
 
-from benchmarks.gpu.kernels import kernel_timings, module_or_none
-from benchmarks.gpu.loops import Loop, our_loops, torch_loops
-from benchmarks.gpu.timing import Limits, Sizes, measured_limits
-from benchmarks.results import FOLDER, commit
-from illume_runtime.bundle import Bundle
-from illume_runtime.errors import IllumeError
-from illume_runtime.files import atomic_write
-from illume_runtime.gpu.accelerator import Accelerator, open_accelerator
+from benchmarks.gpu.environment import environment, free_path
+from benchmarks.gpu.loops import DEVICES
+from benchmarks.gpu.plan import jobs_of
+from benchmarks.gpu.report import Report
+from benchmarks.gpu.running import Runner
+from benchmarks.gpu.sanitize import TOOLS, sanitize_job, sanitizer
+from benchmarks.gpu.timing import Sizes
+from benchmarks.gpu.worker import sizes_of
+from benchmarks.results import FOLDER
+from illume_runtime.errors import IllumeError, UsageError
 
-DEVICES = ("tensorrt", "cuda")
-NUM_STEPS = 20  # of PyTorch's diffusion where no bundle says how many
-
-
-def kernel_results(gpu: Accelerator, limits: Limits, sizes: Sizes) -> dict[str, Any]:
-    """All figures of the kernels; prints each line as it is found."""
-    print(
-        f"{gpu.device.name}: {limits.bytes_per_s / 1e9:.0f} GB/s copied, {limits.launch_us:.2f} us for an empty launch"
-    )
-    print(f"{'us':<34}{'median':>10}{'p10':>10}{'p90':>10}{'floor':>10}{'ratio':>8}")
-    found = []
-    for one in kernel_timings(gpu, limits, sizes):
-        print(
-            f"{one.name:<34}{one.median_us:>10.2f}{one.p10_us:>10.2f}{one.p90_us:>10.2f}"
-            f"{one.floor_us:>10.2f}{one.ratio:>8.2f}"
-        )
-        found.append({**asdict(one), "ratio": one.ratio})
-    return {
-        "gpu": gpu.device.name,
-        "compute_capability": list(gpu.device.compute_capability),
-        "commit": commit(),
-        "copied_bytes_per_s": limits.bytes_per_s,
-        "empty_launch_us": limits.launch_us,
-        "launches": sizes.launches,
-        "replays": sizes.replays,
-        "kernels": found,
-        "peers_missing": [name for name in ("torch", "cupy", "flashinfer") if module_or_none(name) is None],
-    }
+WORKER = (sys.executable, "-m", "benchmarks.gpu.worker")
+MINUTES = 9.0
+LAST_S = 5.0  # for the table
 
 
-def loop_results(given: argparse.Namespace, limits: Limits, sizes: Sizes) -> dict[str, Any]:
-    """All figures of the loops; a device on which a bundle does not run is named with the reason."""
-    found: list[Loop] = []
-    refused: dict[str, str] = {}
-    num_steps = NUM_STEPS
-    print(f"{'ms':<34}{'median':>10}{'p10':>10}{'p90':>10}{'device':>10}{'floor':>10}")
-
-    def keep(loop: Loop) -> None:
-        times = (loop.median_ms, loop.p10_ms, loop.p90_ms, loop.device_ms, loop.floor_ms)
-        cells = (f"{'' if value is None else format(value, '.2f'):>10}" for value in times)
-        print(f"{f'{loop.side} {loop.loop}':<34}{''.join(cells)}")
-        found.append(loop)
-
-    if given.bundle:
-        bundle = Bundle.open(given.bundle)
-        num_steps = bundle.scheduler.default_steps
-        for device in given.device or DEVICES:
-            try:
-                for loop in our_loops(bundle, device, sizes, limits.bytes_per_s, given.trace):
-                    keep(loop)
-            except IllumeError as error:
-                print(f"illume-rt {device}: {error}")
-                refused[device] = str(error)
-    if given.model:
-        for loop in torch_loops(given.model, num_steps, sizes):
-            keep(loop)
-    return {
-        "bundle": given.bundle,
-        "model": given.model,
-        "num_steps": num_steps,
-        "loops": [asdict(loop) for loop in found],
-        "refused": refused,
-    }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write."""
+def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     parser.add_argument("--bundle", help="also time drawings of this bundle")
     parser.add_argument("--device", choices=DEVICES, action="append", help="what draws (both)")
-    parser.add_argument("--model", help="also time PyTorch's loops of a published model or of a checkpoint")
-    parser.add_argument("--trace", type=Path, help="write a picture's trace to this file")
+    parser.add_argument("--model", help="also time loops around a published model or a checkpoint in PyTorch")
+    parser.add_argument("--trace", help="write a picture's trace to this file")
     parser.add_argument("--implementation", choices=("cuda-core", "pycuda"), default="cuda-core")
-    parser.add_argument("--quick", action="store_true", help="each once; writes nothing")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"what all may take ({MINUTES:g})")
+    parser.add_argument("--output", type=Path, help="folder of the results (benchmarks/results/gpu)")
+    parser.add_argument("--quick", action="store_true", help="each once; writes nothing without --output")
+    parser.add_argument("--sanitize", action="store_true", help="run every kernel under compute-sanitizer's tools")
     given = parser.parse_args(arguments)
-    sizes = Sizes(launches=4, replays=1, batches=(1,), pictures=1) if given.quick else Sizes()
+    if not 0 < given.minutes < 1e4:
+        parser.error(f"--minutes: got {given.minutes:g}, expected more than 0")
+    return given
+
+
+def measure(given: argparse.Namespace, sizes: Sizes, report: Report, command: Sequence[str], deadline: float) -> None:
+    """Do all jobs."""
+    options = {name: getattr(given, name) for name in ("bundle", "device", "model", "trace", "implementation", "quick")}
+    Runner(jobs_of(given, sizes), command, options, deadline, report.keep, report.write).run()
+
+
+def main(arguments: list[str] | None = None, command: Sequence[str] = WORKER, sizes: Sizes | None = None) -> int:
+    """Measure, print, write. The workers that `command` starts have the same sizes."""
+    start = time()
+    given = arguments_of(arguments)
     try:
-        gpu = open_accelerator(given.implementation)
-        limits = measured_limits(gpu, sizes)
-        results = kernel_results(gpu, limits, sizes)
-        if given.bundle or given.model:
-            results |= loop_results(given, limits, sizes)
+        facts = environment()
+        if given.bundle and not Path(given.bundle).is_dir():
+            raise UsageError(f"--bundle: {given.bundle} is no folder; export a bundle first")
+        tool = sanitizer() if given.sanitize else None
     except IllumeError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return error.exit_code
-    if not given.quick:
-        name = re.sub(r"[^a-z0-9]+", "-", results["gpu"].lower()).strip("-")
-        with atomic_write(FOLDER / f"gpu-{name}.json") as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results))
-    return 0
+    folder = given.output or (None if given.quick else FOLDER / "gpu")
+    path = None if folder is None else free_path(folder, facts["gpu"], facts["date"])
+    options: dict[str, Any] = {name: str(value) for name, value in vars(given).items() if value not in (None, False)}
+    report = Report(facts, options, path)
+    report.write()
+    deadline = start + given.minutes * 60 - min(LAST_S, given.minutes * 6)
+    before = signal.signal(signal.SIGTERM, _stopped)
+    code = 0
+    try:
+        if tool is not None:
+            for name in TOOLS:
+                job = sanitize_job(name)
+                for entry in job.work((tool, deadline)):
+                    report.keep(job, entry)
+                report.write()
+        else:
+            measure(given, sizes or sizes_of(given), report, command, deadline)
+    except KeyboardInterrupt as stop:
+        code = int(stop.args[0]) if stop.args else 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        report.write()
+        report.print_last()
+    return code or report.exit_code()
+
+
+def _stopped(number: int, _: object) -> None:
+    raise KeyboardInterrupt(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,145 +1,112 @@
-"""Our kernels, each beside what else can be had on a GPU for the same work.
+"""Our kernels: each is compared with its definition on this GPU, then timed as a graph of launches.
 
-A kernel is timed as a graph of LAUNCHES launches over SETS different inputs, replayed REPLAYS times; its floor is the
-larger of its bytes by the measured bandwidth and of an empty launch, measured in the same way.
+The floor is the larger of its bytes by the measured bandwidth and of an empty launch, measured in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
-
-from benchmarks.gpu.timing import SEGMENTS, Limits, Sizes, Timing, called_us, replayed_us, timing
-from illume_kernels import oracle
-from illume_kernels.guidance import guided
-from illume_kernels.launch import Launch, Segment
-from illume_kernels.params import SampleParams
-from illume_kernels.rows import rows_from_params
-from illume_kernels.sample_plan import sample_plan
-from illume_kernels.step_launch import guidance_step
-from illume_runtime.errors import QualityError
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.case import Case
+from benchmarks.gpu.entry import OURS, Entry, Job
+from benchmarks.gpu.step_cases import advance_case, gather_case, head_case, solver_case
+from benchmarks.gpu.timing import LATENTS, WARM_UP, Sizes, measured_limits, replayed_us
+from benchmarks.gpu.token_cases import gumbel_case, sample_case
+from illume_kernels.launch import Gpu
 from illume_runtime.gpu.accelerator import Accelerator
 
+SECTION = "kernels"
+LIMITS = "limits"
 SETS = 4
-TOP_P, GUIDANCE = 0.8, 2.0
-LATENTS = 4 * 64 * 64
+GATHER_KINDS = ("float32", "float16", "int8")
+HEAD_KINDS = {"float16": 2.0, "int8": 1.0, "int4": 0.5}  # bytes of a weight
+GUMBEL_BATCHES = 8  # the definition of more takes long in numpy
+TABLE_ROWS = 32_768
 
 
-def sampler_launches(gpu: Accelerator, batch: int, n: int, top_k: int) -> tuple[list[Launch], list[Any], list[Any]]:
-    """Launches over SETS inputs, what they work on, and (logits, token) of each, for the check and for peers."""
-    plan = sample_plan(gpu.device.gpu, batch, n)
-    params = SampleParams.broadcast(batch, top_k=top_k, top_p=TOP_P, request=np.arange(batch))
-    rows = gpu.uploaded(rows_from_params(params, guidance=GUIDANCE, uncond_row=np.arange(batch, 2 * batch)))
-    workspace, keys = (gpu.array((size,), np.uint8) for size in (plan.workspace_bytes, plan.keys_bytes))
-    launches, kept, cases = [], [rows, workspace, keys], []
-    for seed in range(SETS):
-        values = (np.random.default_rng(seed).standard_normal((2 * batch, n)) * 3).astype(np.float16)
-        logits, step = gpu.uploaded(values), gpu.array((batch,), np.uint32)
-        token = gpu.array((batch,), np.int32)
-        launch = plan.launch(
-            Segment(logits.address, "float16", n, 0, n),
-            rows.address,
-            step.address,
-            token.address,
-            workspace=workspace.address if plan.workspace_bytes else 0,
-            keys=keys.address if plan.keys_bytes else 0,
-            guided=True,
-        )
-        gpu.launch(launch)
-        got = gpu.downloaded(token)
-        both = values.astype(np.float32)
-        expected = oracle.sample(guided(both[:batch], both[batch:], GUIDANCE), params.at_step(0))
-        if not np.array_equal(got, expected):
-            raise QualityError(f"sample: got {got.tolist()}, the definition gives {expected.tolist()}; file a fault")
-        launches.append(launch)
-        kept += [logits, step, token]
-        cases.append(values)
-    return launches, kept, cases
+def kernel_jobs(sizes: Sizes) -> list[Job]:
+    """In order of what is asked of them."""
+    jobs = [Job(LIMITS, SECTION, OURS, 3, 60, limit_entries)]
+
+    def add(name: str, needs_s: float, case: Callable[[Bench], Case]) -> None:
+        jobs.append(Job(name, SECTION, OURS, needs_s, 60, partial(timed_case, name, case)))
+
+    for batch in sizes.batches:
+        for segment in sizes.segments:
+            n, top_k = sizes.segment(segment)
+            add(f"sample {segment} B={batch}", 3, partial(_sample, batch, n, top_k))
+    for segment in sizes.segments:
+        add(f"sample_group {segment} B=1", 3, partial(_group, *sizes.segment(segment)))
+    for segment in sizes.segments:
+        n, _ = sizes.segment(segment)
+        for kind, weight_bytes in HEAD_KINDS.items():
+            add(f"head_gemv {segment} {kind}", 4, partial(_head, kind, n, int(n * sizes.width * weight_bytes)))
+    for kind in GATHER_KINDS:
+        add(f"gather_embedding {kind}", 3, partial(_gather, kind))
+    add("guidance_step", 2, _solver)
+    add("advance_step", 2, lambda bench: advance_case(bench.gpu, 1, 64))
+    for batch in sizes.batches:
+        if batch <= GUMBEL_BATCHES:
+            for segment in sizes.segments:
+                n, _ = sizes.segment(segment)
+                add(f"sample_gumbel {segment} B={batch}", 3, partial(_gumbel, batch, n))
+    return jobs
 
 
-def kernel_timings(gpu: Accelerator, limits: Limits, sizes: Sizes) -> Iterator[Timing]:
-    for name in sizes.segments:
-        n, top_k = SEGMENTS[name]
-        n = sizes.num_tokens or n
-        for batch in sizes.batches:
-            launches, kept, cases = sampler_launches(gpu, batch, n, min(top_k, n))
-            calls = [lambda launch=launch: gpu.launch(launch) for launch in launches]
-            label = f"{name} B={batch}"
-            yield timing(f"{label} sample", replayed_us(gpu, calls, sizes), launches[0].num_bytes, limits)
-            del kept
-            for peer, call in torch_peers(cases, min(top_k, n)):
-                yield timing(f"{label} {peer}", called_us(call, sizes), launches[0].num_bytes, limits)
-    yield solver_timing(gpu, limits, sizes)
+def limit_entries(bench: Bench) -> Iterator[Entry]:
+    """The measured bandwidth and the time of an empty launch."""
+    limits = measured_limits(bench.gpu, bench.sizes)
+    bench.limits = limits
+    facts = {"bytes_per_s": limits.bytes_per_s, "launch_us": limits.launch_us}
+    yield Entry.of_times(LIMITS, OURS, [limits.launch_us], note="an empty launch", facts=facts)
 
 
-def solver_timing(gpu: Accelerator, limits: Limits, sizes: Sizes) -> Timing:
-    x, previous, e, model_input = (gpu.array((2, LATENTS), np.float32) for _ in range(4))
-    table = gpu.uploaded(
-        np.tile(np.array([0, 1, 1, 0.1, 0, 1], np.float32), (4 * (sizes.replays + 9) * sizes.launches, 1))
-    )
-    state = gpu.array((2,), np.uint32)
-    launch = guidance_step(
-        gpu.device.gpu,
-        *(array.address for array in (x, previous, e, model_input, table, state)),
-        dtype="float32",
-        batch=1,
-        num_elements=LATENTS,
-        input_stride=LATENTS,
-        guidance=GUIDANCE,
-        is_guided=True,
-    )
-    return timing("guidance_step", replayed_us(gpu, [lambda: gpu.launch(launch)], sizes), launch.num_bytes, limits)
+def timed_case(name: str, make: Callable[[Bench], Case], bench: Bench) -> Iterator[Entry]:
+    """The entry of one kernel. Raises QualityError, before anything is timed, where a value differs."""
+    case = make(bench)
+    case.check()
+    calls = [partial(bench.gpu.launch, launch) for launch in case.launches]
+    times = replayed_us(bench.gpu, calls, bench.sizes)
+    case.compare()
+    num_bytes = case.launches[0].num_bytes
+    yield Entry.of_times(name, OURS, times, floor=bench.floor_us(num_bytes), num_bytes=num_bytes, is_checked=True)
 
 
-def torch_peers(cases: list[Any], top_k: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The same choice in PyTorch, eager and compiled, and in CuPy and FlashInfer, as far as they are installed."""
-    torch = module_or_none("torch")
-    if torch is None or not torch.cuda.is_available():
-        return
-    inputs = [torch.from_numpy(values).cuda() for values in cases]
-    batch = len(inputs[0]) // 2
-
-    def reference(logits: Any) -> Any:
-        cond, uncond = torch.log_softmax(logits[:batch], -1), torch.log_softmax(logits[batch:], -1)
-        scores = uncond + GUIDANCE * (cond - uncond)
-        values, indices = torch.topk(scores, top_k)
-        shares = torch.softmax(values.float(), -1)
-        shares = torch.where(shares.cumsum(-1) - shares <= TOP_P, shares, 0.0)
-        return indices.gather(-1, torch.multinomial(shares, 1))
-
-    compiled = torch.compile(reference, mode="max-autotune-no-cudagraphs")
-    for name, function in (("torch", reference), ("torch.compile", compiled)):
-        yield name, in_turn(function, inputs)
-    cupy = module_or_none("cupy")
-    if cupy is not None:
-        arrays = [cupy.from_dlpack(values) for values in inputs]
-        yield "CuPy sort", in_turn(lambda logits: cupy.sort(logits[:batch], axis=-1), arrays)
-    flashinfer = module_or_none("flashinfer")
-    if flashinfer is not None:
-
-        def fused(logits: Any) -> Any:
-            scores = logits[batch:] + GUIDANCE * (logits[:batch] - logits[batch:])
-            return flashinfer.sampling.top_k_top_p_sampling_from_logits(scores.float(), top_k, TOP_P)
-
-        yield "FlashInfer", in_turn(fused, inputs)
+def num_sets(num_bytes: int, sizes: Sizes) -> int:
+    """How many tables of this size in turn are larger than any cache."""
+    return max(1, min(8, -(-sizes.cold_bytes // max(num_bytes, 1))))
 
 
-def in_turn(function: Callable[[Any], Any], inputs: list[Any]) -> Callable[[], Any]:
-    """Calls with one input after the other."""
-    state = {"i": 0}
-
-    def call() -> Any:
-        state["i"] = (state["i"] + 1) % len(inputs)
-        return function(inputs[state["i"]])
-
-    return call
+def _sample(batch: int, n: int, top_k: int, bench: Bench) -> Case:
+    return sample_case(bench.gpu, batch, n, top_k, SETS)
 
 
-def module_or_none(name: str) -> Any:
-    """A package, where it is installed."""
-    try:
-        return __import__(name)
-    except ImportError:
-        return None
+def _group(n: int, top_k: int, bench: Bench) -> Case:
+    """The sampler of GPUs before clusters, which every GPU can run."""
+    return sample_case(bench.gpu, 1, n, top_k, SETS, before_clusters(bench.gpu))
+
+
+def before_clusters(gpu: Accelerator) -> Gpu:
+    """This GPU's facts, as if it knew no clusters."""
+    return replace(gpu.device.gpu, compute_capability=min(gpu.device.gpu.compute_capability, (8, 9)))
+
+
+def _gumbel(batch: int, n: int, bench: Bench) -> Case:
+    return gumbel_case(bench.gpu, batch, n, SETS)
+
+
+def _head(kind: str, n: int, num_bytes: int, bench: Bench) -> Case:
+    return head_case(bench.gpu, kind, n, bench.sizes.width, 2, num_sets(num_bytes, bench.sizes))
+
+
+def _gather(kind: str, bench: Bench) -> Case:
+    rows = bench.sizes.num_tokens or TABLE_ROWS
+    return gather_case(bench.gpu, kind, rows, bench.sizes.width, batch=1, num_appended=1)
+
+
+def _solver(bench: Bench) -> Case:
+    sizes = bench.sizes
+    return solver_case(bench.gpu, LATENTS, (sizes.replays + WARM_UP + 2) * sizes.launches)

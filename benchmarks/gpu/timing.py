@@ -1,8 +1,8 @@
-"""What is measured, how it is timed, and the limits of the GPU that times are held against."""
+"""How work on the GPU is timed, how much of it, and the limits of the GPU that times are held against."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,8 @@ LAUNCHES, REPLAYS, WARM_UP = 100, 20, 3
 BANDWIDTH_BYTES = 256 << 20
 SEGMENTS = {"semantic": (32_768, 2048), "pixel": (98_304, 6144)}  # tokens and top-k of ILLUME+
 BATCHES = (1, 8, 64)
+WIDTH = 2048  # of the 3B
+LATENTS = 4 * 64 * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +30,20 @@ class Sizes:
     batches: tuple[int, ...] = BATCHES
     segments: tuple[str, ...] = tuple(SEGMENTS)
     num_tokens: int | None = None  # instead of the segments' own
-    pictures: int = 5  # of each loop, behind the first
+    width: int = WIDTH
+    cold_bytes: int = 256 << 20  # inputs in turn are at least so large: more than any cache
+    pictures: int = 3  # of each loop, behind the first
+    reference_tokens: int = 64  # of a picture, where forced ones and steps one by one take long
+    reference_steps: int = 5  # of the diffusion
+
+    def segment(self, name: str) -> tuple[int, int]:
+        """Tokens and top-k."""
+        n, top_k = SEGMENTS[name]
+        n = self.num_tokens or n
+        return n, min(top_k, n)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Microseconds of one launch or call."""
-
-    name: str
-    median_us: float
-    p10_us: float
-    p90_us: float
-    num_bytes: int
-    floor_us: float
-
-    @property
-    def ratio(self) -> float:
-        """How far from the floor."""
-        return self.median_us / self.floor_us if self.floor_us else float("nan")
+QUICK = Sizes(launches=4, replays=1, batches=(1,), pictures=1, reference_tokens=8, reference_steps=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Limits:
         return max(num_bytes / self.bytes_per_s * 1e6, self.launch_us)
 
 
-def replayed_us(gpu: Accelerator, enqueue: list[Callable[[], None]], sizes: Sizes) -> list[float]:
+def replayed_us(gpu: Accelerator, enqueue: Sequence[Callable[[], None]], sizes: Sizes) -> list[float]:
     """Microseconds of one of the calls, once for each replay of a graph of `sizes.launches` of them."""
 
     def work() -> None:
@@ -70,22 +68,52 @@ def replayed_us(gpu: Accelerator, enqueue: list[Callable[[], None]], sizes: Size
     for call in enqueue:
         call()
     graph = gpu.stream.captured(work)
+    return _timed_us(graph.replay, gpu.stream.synchronize, sizes)
+
+
+def called_us(call: Callable[[int], Any], num_inputs: int, wait: Callable[[], Any], sizes: Sizes) -> list[float]:
+    """Microseconds of a call of another library, over as many calls as a graph of ours has launches."""
+
+    def work() -> None:
+        for i in range(sizes.launches):
+            call(i % num_inputs)
+
+    return _timed_us(work, wait, sizes)
+
+
+def graphed_us(call: Callable[[int], Any], num_inputs: int, sizes: Sizes) -> list[float]:
+    """Microseconds of a call in PyTorch, in a CUDA graph of as many calls as a graph of ours has launches."""
+    import torch
+
+    def work() -> None:
+        for i in range(sizes.launches):
+            call(i % num_inputs)
+
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for i in range(num_inputs):
+            call(i)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return _timed_us(graph.replay, torch.cuda.synchronize, sizes)
+
+
+def _timed_us(work: Callable[[], Any], wait: Callable[[], Any], sizes: Sizes) -> list[float]:
     times = []
     for _ in range(WARM_UP + sizes.replays):
-        gpu.stream.synchronize()
+        wait()
         start = perf_counter()
-        graph.replay()
-        gpu.stream.synchronize()
+        work()
+        wait()
         times.append((perf_counter() - start) / sizes.launches * 1e6)
     return times[WARM_UP:]
 
 
-def timing(name: str, times_us: list[float], num_bytes: int, limits: Limits | None) -> Timing:
-    low, median, high = (float(value) for value in np.percentile(times_us, (10, 50, 90)))
-    return Timing(name, median, low, high, num_bytes, limits.floor_us(num_bytes) if limits else 0.0)
-
-
 def measured_limits(gpu: Accelerator, sizes: Sizes) -> Limits:
+    """By copies within the device's memory, and by a kernel that has next to nothing to do."""
     num_bytes = sizes.bandwidth_bytes
     source, target = (gpu.array((num_bytes,), np.uint8) for _ in range(2))
     copies = replayed_us(gpu, [lambda: gpu.stream.copy(target.address, source.address, num_bytes)], sizes)
@@ -94,18 +122,3 @@ def measured_limits(gpu: Accelerator, sizes: Sizes) -> Limits:
     nothing = advance_step(*addresses, batch=1, num_slots=1, rows=1, num_new=0)
     launches = replayed_us(gpu, [lambda: gpu.launch(nothing)], sizes)
     return Limits(2 * num_bytes / (float(np.median(copies)) * 1e-6), float(np.median(launches)))
-
-
-def called_us(call: Callable[[], Any], sizes: Sizes) -> list[float]:
-    """Microseconds of a call of another library, over as many calls as a graph of ours has launches."""
-    import torch
-
-    times = []
-    for _ in range(WARM_UP + sizes.replays):
-        torch.cuda.synchronize()
-        start = perf_counter()
-        for _ in range(sizes.launches):
-            call()
-        torch.cuda.synchronize()
-        times.append((perf_counter() - start) / sizes.launches * 1e6)
-    return times[WARM_UP:]

@@ -1,11 +1,11 @@
 """The loops of a picture in PyTorch, on any of its devices: as the public reference runs them, and compiled.
 
 `reference_codes` is `guided_codes`: two passes a step, caches that grow, the whole head, forced tokens one by one.
-`StaticLoop` is what its users would make of it with `torch.compile`: both sides in one batch, a cache of fixed size, a
-step as one CUDA graph; head, mask and filters still see the whole vocabulary. The diffusion is a plain loop over the
-denoiser, which is compiled or not.
+`StaticLoop` is what its users would make of it with `torch.compile`: both sides in one batch, a cache of fixed size,
+compiled layers and sampler, a step as one CUDA graph; head, mask and filters still see the whole vocabulary. The
+diffusion is a plain loop over the denoiser, which is compiled or not.
 
-Shapes: B pictures, R = 2 B rows, T tokens, S slots, D width, V vocabulary.
+Shapes: B pictures, R = 2 B rows, T tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.eager_side import sampled
+from benchmarks.gpu.static_decoder import LayerStep, StaticDecoder
 from illume_export.families.illume.eager import picture_grammar as grammar_of_illume
 from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume_plus.config import PlusConfig
@@ -26,13 +26,16 @@ from illume_export.families.illume_plus.eager import picture_grammar as grammar_
 from illume_export.families.illume_plus.models.unet import Unet
 from illume_export.families.illume_plus.published import LANGUAGE_MODELS, published_config
 from illume_export.families.illume_plus.resolutions import SIZES
-from illume_export.models.language_model import DecoderLayer, LanguageModel, rotate
+from illume_export.models.language_model import LanguageModel
 from illume_export.sequences import Choose, guided_codes
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """The denoiser's output for scaled latents [R, C, Y, X] and times [R]."""
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The next tokens [B] from the last ones, their place [1], and the legal ids [V]."""
+
+Chosen = Callable[[Tensor, Tensor], Tensor]
+"""Tokens [B] from states [R, D] and the legal ids [V]."""
 
 PROMPT = 32  # ids of each side
 GUIDANCE = 2.0
@@ -109,76 +112,78 @@ def drawn_from_filters(scores: Tensor) -> Tensor:
     return sampled(scores, FILTERS)
 
 
+def drawn_by_race(scores: Tensor) -> Tensor:
+    """The same choice, quicker: top-p among the top-k alone, and a race of exponentials as gpt-fast draws.
+
+    For `torch.multinomial` the host waits, so that it is no part of a CUDA graph.
+    """
+    top_k = min(int(FILTERS["top_k"]), scores.shape[-1])
+    values, ids = (scores.float() / FILTERS["temperature"]).topk(top_k)
+    shares = values.softmax(-1)
+    shares = torch.where(shares.cumsum(-1) - shares >= FILTERS["top_p"], 0.0, shares)
+    winner = (shares / torch.empty_like(shares).exponential_(1)).argmax(-1, keepdim=True)
+    return ids.gather(-1, winner)[:, 0]
+
+
 @torch.inference_mode()
-def reference_codes(model: TorchModel, choose: Choose) -> Tensor:
-    """Codes [1, n] of one picture, as the public reference draws them."""
-    return guided_codes(model.language_model, *model.prompts(), model.grammar, guidance=GUIDANCE, choose=choose)
+def reference_codes(model: TorchModel, choose: Choose, num_tokens: int | None = None) -> Tensor:
+    """Codes [1, n] of one picture, or of its first tokens, as the public reference draws them."""
+    grammar = model.grammar[:num_tokens]
+    return guided_codes(model.language_model, *model.prompts(), grammar, guidance=GUIDANCE, choose=choose)
 
 
 class StaticLoop:
-    """The token loop with a cache of fixed size, both sides in one batch; `compiled` is given the step."""
+    """The token loop with a cache of fixed size, both sides in one batch.
 
-    def __init__(self, model: TorchModel, choose: Choose, compiled: Callable[[Step], Step]) -> None:
+    `layer` is one layer, compiled or not; `compiled` is given what stands behind the layers, `captured` the step.
+    """
+
+    def __init__(
+        self,
+        model: TorchModel,
+        choose: Choose,
+        layer: LayerStep,
+        compiled: Callable[[Chosen], Chosen] = lambda chosen: chosen,
+        captured: Callable[[Step], Step] = lambda step: step,
+    ) -> None:
         self._model, self._choose = model, choose
         language_model = model.language_model
-        c, like = language_model.config, language_model.model.norm.weight
-        self._slots = PROMPT + len(model.grammar)
-        shape = (2, c.num_kv_heads, self._slots, c.head_dim)
-
-        def cache() -> Tensor:
-            zeros = torch.zeros(shape, device=like.device, dtype=like.dtype)
-            torch._dynamo.mark_static_address(zeros)  # type: ignore[no-untyped-call]
-            return zeros
-
-        self._caches = [(cache(), cache()) for _ in range(c.num_layers)]
-        ids = torch.arange(c.vocab_size, device=like.device)
+        self._decoder = StaticDecoder(language_model, 2, PROMPT + len(model.grammar), layer)
+        vocabulary = language_model.config.vocab_size
+        device = language_model.model.norm.weight.device
+        ids = torch.arange(vocabulary, device=device)
         self._legal = {(start, end): (ids >= start) & (ids < end) for start, end in set(model.grammar)}
-        self._step = compiled(self._next)
+        self._places = torch.arange(self._decoder.num_slots, device=device)
+        self._compiled_choice = compiled(self._chosen)
+        self._step = captured(self._next)
 
     @torch.inference_mode()
-    def codes(self) -> Tensor:
-        """Codes [1, n] of one picture."""
-        embeds = torch.cat(self._model.prompts())
-        places = torch.arange(self._slots, device=embeds.device)
-        scores = self._logits(embeds, places[:PROMPT])
+    def codes(self, num_tokens: int | None = None, on_prefilled: Callable[[], None] = lambda: None) -> Tensor:
+        """Codes [1, n] of one picture, or of its first tokens."""
+        states = self._decoder.states(torch.cat(self._model.prompts()), self._places[:PROMPT])
+        on_prefilled()
         codes: list[Tensor] = []
         tokens: Tensor | None = None
-        for i, (start, end) in enumerate(self._model.grammar):
+        for i, (start, end) in enumerate(self._model.grammar[:num_tokens]):
             legal = self._legal[start, end]
             if tokens is None:
-                tokens = self._chosen(scores, legal)
+                tokens = self._chosen(states, legal)
             else:
-                tokens = self._step(tokens, places[PROMPT + i - 1 : PROMPT + i], legal).clone()
+                tokens = self._step(tokens, self._places[PROMPT + i - 1 : PROMPT + i], legal).clone()
             if end - start > 1:
                 codes.append(tokens - start)
         return torch.stack(codes, 1)
 
     def _next(self, tokens: Tensor, place: Tensor, legal: Tensor) -> Tensor:
         embeds = self._model.language_model.embed(tokens[:, None])
-        return self._chosen(self._logits(embeds.repeat(2, 1, 1), place), legal)
+        return self._compiled_choice(self._decoder.states(embeds.repeat(2, 1, 1), place), legal)
 
-    def _chosen(self, logits: Tensor, legal: Tensor) -> Tensor:
+    def _chosen(self, states: Tensor, legal: Tensor) -> Tensor:
+        language_model = self._model.language_model
+        logits = language_model.logits(states, 0, language_model.config.vocab_size)
         cond, uncond = logits.log_softmax(-1).chunk(2)
         scores = uncond + GUIDANCE * (cond - uncond)
         return self._choose(scores.masked_fill(~legal, float("-inf")))
-
-    def _logits(self, embeds: Tensor, places: Tensor) -> Tensor:
-        """Logits [R, V] behind embeds [R, T, D] at places [T]."""
-        model = self._model.language_model
-        rows = len(embeds)
-        cos, sin = (table[places].expand(rows, -1, -1) for table in (model.cos, model.sin))
-        seen = torch.arange(self._slots, device=embeds.device)[None] <= places[:, None]
-        x = embeds
-        for layer, (keys, values) in zip(model.model.layers, self._caches, strict=True):
-            assert isinstance(layer, DecoderLayer)
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x))
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-            keys.index_copy_(2, places, k)
-            values.index_copy_(2, places, v)
-            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen, enable_gqa=True)
-            x = x + layer.self_attn.merge(y)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return model.logits(model.model.norm(x[:, -1]), 0, model.config.vocab_size)
 
 
 @torch.inference_mode()
