@@ -1,8 +1,12 @@
 """The prebuilt binaries belong to the source, spill nothing and leave every rounding where the definition has it."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,21 +63,48 @@ def test_every_architecture_compiles_without_spills(tmp_path):
     assert not any(used["spill_bytes"] for kernels in resources.values() for used in kernels.values())
 
 
+@pytest.fixture
+def machine_code():
+    """A function: the listing of a binary. Skipped without nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm."""
+    installed = (p for entry in sys.path if entry for p in sorted(Path(entry).glob("nvidia/*/bin/cuobjdump")))
+    tool = shutil.which("cuobjdump") or next((str(p) for p in installed), None)
+    if tool is None:
+        pytest.skip("no cuobjdump on the PATH nor from the wheel nvidia-cuda-cuobjdump (with nvidia-cuda-nvdisasm)")
+    path = os.pathsep.join((str(Path(tool).parent), os.environ["PATH"]))  # where it finds nvdisasm
+
+    def listing(binary, architecture):
+        command = [tool, "-sass", "-arch", architecture, binary]
+        environment = {**os.environ, "PATH": path}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    return listing
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
+def test_machine_code_that_ships_loads_wide_and_uses_no_local_memory(machine_code, architecture, manifest):
+    listing = machine_code(PREBUILT / "kernels.fatbin", architecture)
+    functions = dict(re.findall(r"Function : (\w+)\n(.*?)(?=Function :|\Z)", listing, re.S))
+    assert functions.keys() == manifest["kernels"][architecture].keys()
+    for name, code in functions.items():
+        assert "EXIT" in code, name
+        assert not re.search(r" (LDL|STL)\b", code), name
+        if name not in ("advance_step", "guidance_step"):
+            assert "LDG.E.128" in code, name
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(nvcc_path() is None, reason="no nvcc on the PATH nor from the wheel nvidia-cuda-nvcc")
-@pytest.mark.skipif(shutil.which("cuobjdump") is None, reason="cuobjdump is not on the PATH (nvidia-cuda-cuobjdump)")
-def test_machine_code_holds_no_contracted_multiply_add_and_no_local_memory(tmp_path):
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
+def test_machine_code_holds_no_contracted_multiply_add(machine_code, architecture, tmp_path):
     """Divisions are made of multiply-adds and rounded correctly all the same, so they are taken out first."""
     for name, text in source_files().items():
         (tmp_path / name).write_text(text.replace("__fdiv_rn", "__fmul_rn"))
     cubin = tmp_path / "kernels.cubin"
-    subprocess.run(
-        [nvcc_path(), "-std=c++17", "-arch=sm_90", "-cubin", "-o", cubin, tmp_path / "kernels.cu"], check=True
-    )
-    listing = subprocess.run(["cuobjdump", "-sass", cubin], capture_output=True, text=True, check=True).stdout
+    command = [nvcc_path(), "-std=c++17", f"-arch={architecture}", "-cubin", "-o", cubin, tmp_path / "kernels.cu"]
+    subprocess.run(command, check=True)
+    listing = machine_code(cubin, architecture)
+    assert " FMUL" in listing
+    assert " FADD" in listing
     # the division of doubles for the probability tests its range with 0 x + y
     contracted = [line for line in listing.splitlines() if " FFMA" in line and " RZ, " not in line]
     assert not contracted
-    assert "LDG.E.128" in listing
-    assert "LDL" not in listing
-    assert "STL" not in listing
