@@ -1,7 +1,7 @@
 """Everything that can be measured on the GPU of this machine, within a given time.
 
     python -m benchmarks.gpu [--bundle BUNDLE [--device cuda --device tensorrt]] [--model NAME|CHECKPOINT]
-                             [--minutes 9] [--output FOLDER] [--quick]
+                             [--section NAME ...] [--minutes 9] [--output FOLDER] [--quick]
     python -m benchmarks.gpu --sanitize
 
 Prints a table and, as its last line, one JSON object; writes benchmarks/results/gpu/GPU-DATE.json, anew after every
@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.gpu.environment import environment, free_path
 from benchmarks.gpu.loops import DEVICES
-from benchmarks.gpu.plan import jobs_of
+from benchmarks.gpu.plan import SECTIONS, jobs_of
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.running import Runner
 from benchmarks.gpu.sanitize import TOOLS, sanitize_job, sanitizer
@@ -35,6 +35,7 @@ from benchmarks.results import FOLDER
 from illume_runtime.errors import IllumeError, UsageError
 
 WORKER = (sys.executable, "-m", "benchmarks.gpu.worker")
+OPTIONS = ("bundle", "device", "model", "section", "trace", "implementation", "quick")
 MINUTES = 9.0
 LAST_S = 5.0  # for the table
 
@@ -47,6 +48,7 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="also time loops around a published model or a checkpoint in PyTorch")
     parser.add_argument("--trace", help="write a picture's trace to this file")
     parser.add_argument("--implementation", choices=("cuda-core", "pycuda"), default="cuda-core")
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="only these (all)")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"what all may take ({MINUTES:g})")
     parser.add_argument("--output", type=Path, help="folder of the results (benchmarks/results/gpu)")
     parser.add_argument("--quick", action="store_true", help="each once; writes nothing without --output")
@@ -59,7 +61,7 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
 
 def measure(given: argparse.Namespace, sizes: Sizes, report: Report, command: Sequence[str], deadline: float) -> None:
     """Do all jobs."""
-    options = {name: getattr(given, name) for name in ("bundle", "device", "model", "trace", "implementation", "quick")}
+    options = {name: getattr(given, name) for name in OPTIONS}
     Runner(jobs_of(given, sizes), command, options, deadline, report.keep, report.write).run()
 
 

@@ -81,6 +81,7 @@ def test_an_interrupted_run_prints_and_writes_what_it_has(monkeypatch, tmp_path,
 
     def measure(given, sizes, report, command, deadline):
         job = jobs_of(given, sizes)[0]
+        assert given.section is None
         report.keep(job, Entry.of_times("guidance_step", "illume-rt", [3.0], is_checked=True))
         signal.raise_signal(signal.SIGTERM)
 

@@ -9,12 +9,12 @@ import pytest
 from benchmarks.gpu import environment
 from benchmarks.gpu.entry import ABSENT, FAILED, MEASURED, OURS, SKIPPED, Entry, Job
 from benchmarks.gpu.environment import free_path
-from benchmarks.gpu.plan import jobs_of
+from benchmarks.gpu.plan import SECTIONS, jobs_of
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.targets import COMPILED, JOINT, targets
 from benchmarks.gpu.timing import Limits, Sizes
 
-OPTIONS = Namespace(bundle="b.bundle", model="illume-plus-3b", device=None, quick=False)
+OPTIONS = Namespace(bundle="b.bundle", model="illume-plus-3b", device=None, section=None, quick=False)
 FACTS = {"gpu": "NVIDIA H100 80GB HBM3", "compute_capability": "9.0", "date": "2026-11-27T10:00:00+00:00"}
 
 
@@ -95,6 +95,16 @@ def test_the_floor_is_the_larger_of_bytes_and_a_launch():
     assert limits.floor_us(40_000_000) == pytest.approx(20.0)
     assert Entry.of_times("x", OURS, [5.0], floor=2.0).ratio == 2.5
     assert Entry.of_times("x", OURS, [5.0]).ratio is None
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_one_section_alone_has_the_limits_too(section):
+    jobs = jobs_of(Namespace(**{**vars(OPTIONS), "section": [section]}), Sizes())
+    assert jobs[0].name == "limits"
+    assert len(jobs) > 1
+    whole = [(job.name, job.side) for job in jobs_of(OPTIONS, Sizes())]
+    assert [(job.name, job.side) for job in jobs] == [one for one in whole if one in {(j.name, j.side) for j in jobs}]
+    assert len(jobs) < len(whole)
 
 
 # ---- table and last line
