@@ -28,8 +28,9 @@ $(VENV)/.engines: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[tensorrt-rtx]'
 	touch $@
 
-nightly: $(VENV)/.ray  ## the slow sweeps too, and a Ray cluster
+nightly: $(VENV)/.ray  ## the slow sweeps too, a Ray cluster, and the kernels' tests under the sanitizers of gcc
 	$(BIN)/python -m pytest -q -m "not gpu"
+	$(BIN)/python tests/kernels/sanitized.py
 
 $(VENV)/.ray: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[ray]'

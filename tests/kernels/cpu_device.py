@@ -14,6 +14,8 @@ CUDA = Path(os.environ.get("ILLUME_CUDA_SOURCE", ROOT / "kernels" / "illume_kern
 SHIM = Path(__file__).parent / "shim"
 SCHEDULES = ("forward", "reverse", "random", "block first", "block last", "warp")
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-w")
+# As on a GPU, what is loaded from an address that does not suit its size ends the process.
+ALIGNED = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
@@ -22,7 +24,7 @@ def compiled(cuda=CUDA):
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         return None
-    flags = (*FLAGS, *(SANITIZE if os.environ.get("ILLUME_SANITIZE") else ()))
+    flags = (*FLAGS, *(SANITIZE if os.environ.get("ILLUME_SANITIZE") else ALIGNED))
     digest = hashlib.sha256(repr(flags).encode())
     for path in sorted((*cuda.iterdir(), *SHIM.iterdir())):
         digest.update(path.read_bytes())

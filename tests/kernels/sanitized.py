@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+TESTS = ("sample_kernel", "gumbel_kernel", "step_kernels", "head_kernel")
 
 
 def main():
@@ -18,8 +19,9 @@ def main():
         "LD_PRELOAD": library,
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
     }
-    tests = [str(FOLDER / name) for name in ("test_sample_kernel.py", "test_step_kernels.py")]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests, *sys.argv[1:]]
+    tests = [str(FOLDER / f"test_{name}.py") for name in TESTS]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not gpu", "-p", "no:cacheprovider", *tests]
+    command += sys.argv[1:]
     return subprocess.run(command, env=environment).returncode
 
 

@@ -1,4 +1,4 @@
-"""The kernels around `sample`, run on the CPU, equal their definitions in numpy bit for bit."""
+"""The kernels between two steps equal their definitions in numpy bit for bit."""
 
 import numpy as np
 import pytest
@@ -6,117 +6,13 @@ from addresses import address
 from cpu_device import SCHEDULES
 from sample_case import GROUP_GPU, stored
 
-from illume_kernels import sample_plan, step_launch
+from illume_kernels import step_launch
 from illume_kernels.flow import guided_step
-from illume_kernels.guidance import guided
-from illume_kernels.gumbel import gumbel_noise, sample_gumbel
-from illume_kernels.head import head_logits
-from illume_kernels.launch import Segment
-from illume_kernels.params import SampleParams
-from illume_kernels.rows import bits_of_tokens, rows_from_params
+from illume_kernels.launch import Gpu
 
 
 def normal(seed, *shape, spread=1.0):
     return (np.random.default_rng(seed).standard_normal(shape) * spread).astype(np.float32)
-
-
-# ---- sample_gumbel
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("n", [1, 2, 33, 9000])
-def test_gumbel_tokens_equal_the_definition(device, n, dtype, schedule):
-    batch = 4
-    logits, values = stored(normal(n, 2 * batch, n), dtype)
-    logits[1], values[1] = logits.dtype.type(0), 0
-    if n > 2:
-        values[2, :2], nan = np.nan, stored(np.float32([np.nan]), dtype)[0]
-        logits[2, :2] = nan
-    params = SampleParams.broadcast(batch, temperature=[0.8, 1.0, 2.0, 0.0], seed=5 << 33, request=range(batch), step=2)
-    rows = rows_from_params(params, guidance=1.5, uncond_row=range(batch, 2 * batch))
-    step, token, workspace = params.step.copy(), np.full(batch, -9, np.int32), np.zeros((batch, 2), np.uint64)
-    launch = sample_plan.sample_gumbel(
-        GROUP_GPU,
-        batch,
-        Segment(address(logits), dtype, n, 0, n),
-        address(rows),
-        address(step),
-        address(token),
-        address(workspace),
-    )
-    scores = guided(values[:batch], values[batch:], 1.5)
-    for k in range(2):
-        device.run(launch, schedule)
-        np.testing.assert_array_equal(token, sample_gumbel(scores, params.at_step(2 + k)))
-    assert not workspace.any()
-    assert (step == 4).all()
-
-
-def test_gumbel_without_a_legal_token_and_with_forced_banned_and_seen_ones(device):
-    n = 40
-    logits = np.zeros((4, n), np.float32)
-    logits[0] = np.nan
-    logits[3, 7] = 50
-    seen = np.stack([bits_of_tokens([7] if row == 3 else [], n) for row in range(4)])
-    banned = bits_of_tokens(range(1, n - 1), n)
-    params = SampleParams.broadcast(4, request=range(4))
-    for ban in (0, address(banned)):
-        rows = rows_from_params(params, penalty=1e9, forced=[-1, 77, -1, -1])
-        step, token, workspace = params.step.copy(), np.full(4, -9, np.int32), np.zeros((4, 2), np.uint64)
-        device.run(
-            sample_plan.sample_gumbel(
-                GROUP_GPU,
-                4,
-                Segment(address(logits), "float32", n, 0, n),
-                address(rows),
-                address(step),
-                address(token),
-                address(workspace),
-                seen=address(seen),
-                banned=ban,
-            )
-        )
-        assert token[0] == -1
-        assert token[1] == 77
-        assert token[2] in ((0, n - 1) if ban else range(n))
-        assert seen[3, token[3] // 32] >> (token[3] % 32) & 1
-    assert (step == 1).all()
-
-
-def gumbel_tokens(device, gpu, logits, params):
-    batch, n = logits.shape
-    rows = rows_from_params(params)
-    step, token, workspace = params.step.copy(), np.full(batch, -9, np.int32), np.zeros((batch, 2), np.uint64)
-    segment = Segment(address(logits), "float32", n, 0, n)
-    device.run(
-        sample_plan.sample_gumbel(gpu, batch, segment, address(rows), address(step), address(token), address(workspace))
-    )
-    return token
-
-
-@pytest.mark.parametrize("batch", [1, 3, 7])
-def test_a_gumbel_token_depends_on_neither_batch_row_nor_batch_size(device, batch):
-    """Nor on the grid: one row alone is shared out among more CTAs."""
-    logits, seed, request = normal(8, 7, 9000), np.arange(7) + (3 << 40), np.arange(7)[::-1] * 5
-    tokens = sample_gumbel(logits, SampleParams.broadcast(7, temperature=1.1, seed=seed, request=request, step=4))
-    assert len(set(tokens.tolist())) > 3
-    for first in range(7):
-        some = (first + np.arange(batch)) % 7
-        params = SampleParams.broadcast(batch, temperature=1.1, seed=seed[some], request=request[some], step=4)
-        got = gumbel_tokens(device, GROUP_GPU, logits[some], params)
-        np.testing.assert_array_equal(got, tokens[some])
-        np.testing.assert_array_equal(got, sample_gumbel(logits[some], params))
-
-
-def test_gumbel_noise_is_accurate_to_its_last_digits():
-    numbers = np.concatenate(
-        [np.random.default_rng(1).integers(0, 1 << 63, 20_000, np.uint64) << 1, 2 ** np.arange(64, dtype=np.uint64)]
-    )
-    t = (numbers >> np.uint64(1) | np.uint64(1)).astype(np.longdouble) / np.longdouble(2.0) ** 63
-    exact = -np.log(-np.log1p(-t))
-    error = np.abs(gumbel_noise(numbers) - exact)
-    assert (error <= 5e-7 * np.maximum(1, np.abs(exact))).all()  # four roundings of float32
 
 
 # ---- guidance_step
@@ -124,7 +20,7 @@ def test_gumbel_noise_is_accurate_to_its_last_digits():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("is_guided", [False, True], ids=["plain", "guided"])
-@pytest.mark.parametrize("solver", ["euler", "ddim", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["euler", "ddim", "dpm++2m", "any"])
 def test_diffusion_steps_equal_the_definition(device, solver, is_guided, dtype):
     batch, n, stride = 3, 130, 150
     sides = 2 if is_guided else 1
@@ -132,6 +28,7 @@ def test_diffusion_steps_equal_the_definition(device, solver, is_guided, dtype):
         "euler": [[0, 1, 1, -0.25, 0, 0.9], [0, 1, 1, -0.5, 0, 1], [0, 1, 1, -0.25, 0, 1]],
         "ddim": [[1.25, -0.75, 0.5, 0.5, 0, 1], [1.1, -0.3, 0.7, 0.3, 0, 1], [1, -0.1, 0, 1, 0, 1]],
         "dpm++2m": [[1.25, -0.75, 0.5, 0.5, 0, 1], [1.1, -0.3, 0.7, 0.45, -0.15, 0.8], [1, -0.1, 0, 1.1, -0.1, 1]],
+        "any": [[0, 0.5, 1, 1, 0, 1], [0.5, 1, 1, 1, 0.25, 1], [0, 1, 2, 1, 0, 1]],
     }[solver]
     table = np.array(table, np.float32)
     x = normal(1, batch, n)
@@ -164,12 +61,93 @@ def test_diffusion_steps_equal_the_definition(device, solver, is_guided, dtype):
     assert state.tolist() == [3, 0]
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_diffusion_step_of_more_elements_than_threads(device, schedule):
+    one_processor = Gpu((8, 7), 1, 64 << 10)
+    x, e = normal(1, 2, 1300), normal(2, 2, 1300)
+    given, m_previous, model_input, state = x.copy(), np.zeros_like(x), np.zeros_like(x), np.zeros(2, np.uint32)
+    table = np.array([[0.5, 2, 1.5, 0.25, 0, 3], [0, 1, 1, 1, 0, 1]], np.float32)
+    launch = step_launch.guidance_step(
+        one_processor,
+        *(address(array) for array in (x, m_previous, e, model_input, table, state)),
+        dtype="float32",
+        batch=2,
+        num_elements=1300,
+        input_stride=1300,
+        guidance=1.0,
+        is_guided=False,
+    )
+    assert launch.grid[0] * launch.block < x.size
+    device.run(launch, schedule)
+    expected, previous = guided_step(given, e, None, 1.0, None, p=0.5, q=2, a=1.5, b=0.25)
+    np.testing.assert_array_equal(x, expected)
+    np.testing.assert_array_equal(m_previous, previous)
+    np.testing.assert_array_equal(model_input, np.float32(3) * expected)
+    assert state.tolist() == [1, 0]
+
+
+NEIGHBOURS = {  # of the format, and which of the two has an even last bit
+    "float16": [
+        (1, 1 + 2**-10, "low"),
+        (1 + 2**-10, 1 + 2**-9, "high"),
+        (0, 2**-24, "low"),
+        (2**-24, 2**-23, "high"),
+        (65_504, 65_536, "high"),  # infinite
+    ],
+    "bfloat16": [
+        (1, 1 + 2**-7, "low"),
+        (1 + 2**-7, 1 + 2**-6, "high"),
+        (2**-126, 2**-126 + 2**-133, "low"),
+        (254 * 2.0**120, 255 * 2.0**120, "low"),
+    ],
+}
+
+
+@pytest.mark.parametrize("dtype", NEIGHBOURS)
+def test_the_input_of_a_diffusion_step_is_rounded_to_even(device, dtype):
+    low, high, _ = (np.array(column) for column in zip(*NEIGHBOURS[dtype], strict=True))
+    low, high = low.astype(np.float32), high.astype(np.float32)
+    even = np.where([which == "low" for _, _, which in NEIGHBOURS[dtype]], low, high)
+    half = low + (high - low) / 2
+    values = np.concatenate([half, np.nextafter(half, low), np.nextafter(half, high)])
+    rounded = np.concatenate([even, low, high])
+    nan = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)
+    values = np.concatenate([values, -values, np.float32([np.inf, -np.inf, 0]), nan])
+    rounded = np.concatenate([rounded, -rounded, np.float32([np.inf, -np.inf, 0])])
+    x, e = values[None].copy(), stored(np.zeros((1, len(values)), np.float32), dtype)[0]
+    m_previous, model_input, state = np.zeros_like(x), np.zeros_like(e), np.zeros(2, np.uint32)
+    table = np.array([[0, 1, 1, 1, 0, 1]], np.float32)
+    launch = step_launch.guidance_step(
+        GROUP_GPU,
+        *(address(array) for array in (x, m_previous, e, model_input, table, state)),
+        dtype=dtype,
+        batch=1,
+        num_elements=len(values),
+        input_stride=len(values),
+        guidance=1.0,
+        is_guided=False,
+    )
+    device.run(launch)
+    np.testing.assert_array_equal(model_input[0, : len(rounded)], stored(rounded, dtype)[0])
+    of_nan = model_input[0, len(rounded) :]
+    assert (np.isnan(of_nan) if dtype == "float16" else (of_nan & 0x7FFF) > 0x7F80).all()
+
+
 # ---- gather_embedding
 
 
+def moved(array, num_elements):
+    """A copy that lies so many elements behind an address for loads of 16 bytes."""
+    copy = np.zeros(array.size + num_elements, array.dtype)[num_elements:].reshape(array.shape)
+    assert copy.ctypes.data % 16 == num_elements * array.itemsize % 16
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.parametrize(("table_at", "output_at"), [(0, 0), (1, 0), (0, 1), (1, 1)])
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8"])
-@pytest.mark.parametrize("width", [1, 5, 16, 1024])
-def test_gathered_embeddings(device, width, kind):
+@pytest.mark.parametrize("width", [1, 5, 16, 1024, 2048])
+def test_gathered_embeddings(device, width, kind, table_at, output_at):
     scales = None
     if kind == "int8":
         table = np.random.default_rng(1).integers(-128, 128, (30, width), np.int8)
@@ -179,7 +157,7 @@ def test_gathered_embeddings(device, width, kind):
         table, values = stored(normal(1, 30, width), kind)
     token = np.array([3, -1, 19, 20], np.int32)  # 10 + 20 lies outside the table
     appended = np.array([29, 30, -1, 0], np.int32)
-    output = np.full((2, 4, 5, width), 9, np.float32)
+    table, output = moved(table, table_at), moved(np.full((2, 4, 5, width), 9, np.float32), output_at)
     launch = step_launch.gather_embedding(
         *(address(array) for array in (table, token, appended, output)),
         num_ids=30,
@@ -201,7 +179,7 @@ def test_gathered_embeddings(device, width, kind):
 # ---- advance_step
 
 
-@pytest.mark.parametrize(("rows", "num_new"), [(1, 1), (6, 4), (300, 2), (2, 0)])
+@pytest.mark.parametrize(("rows", "num_new"), [(1, 1), (6, 4), (300, 2), (600, 1), (2, 0)])
 def test_tokens_go_around_the_ring_and_positions_go_on(device, rows, num_new):
     batch, num_slots = rows // 2 + 1, 3
     token = np.arange(batch, dtype=np.int32)
@@ -223,68 +201,3 @@ def test_tokens_go_around_the_ring_and_positions_go_on(device, rows, num_new):
         np.testing.assert_array_equal(length, before + num_new)
         token += 1
     assert count[0] == 4
-
-
-# ---- head_gemv
-
-
-HEADS = [
-    pytest.param("float16", 8, 41, 328, id="float16"),
-    pytest.param("bfloat16", 8, 41, 328, id="bfloat16"),
-    pytest.param("int8", 8, 41, 328, id="int8"),
-    pytest.param("int4", 8, 41, 328, id="int4"),
-    pytest.param("int4", 128, 9, 2048, id="int4 as a model has it"),
-]
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize(("kind", "group", "n", "width"), HEADS)
-@pytest.mark.parametrize(("num_rows", "is_guided"), [(1, 0), (2, 1), (3, 0), (8, 1), (16, 1), (9, 0)])
-def test_head_logits_equal_the_definition(device, kind, group, n, width, num_rows, is_guided, dtype):
-    vocabulary, start = 60, 8
-    hidden, hidden_values = stored(normal(1, num_rows, width), dtype)
-    scales, token_scales, group_scales = np.zeros(1, np.float32), None, None
-    if kind in ("float16", "bfloat16"):
-        weights, values = stored(normal(2, vocabulary, width), kind)
-    elif kind == "int8":
-        weights = np.random.default_rng(2).integers(-127, 128, (vocabulary, width)).astype(np.int8)
-        values, scales = weights.astype(np.float32), np.abs(normal(3, vocabulary))
-        token_scales = scales[start : start + n]
-    else:
-        codes = np.random.default_rng(2).integers(0, 16, (vocabulary, width)).astype(np.uint8)
-        weights, values = codes[:, ::2] | codes[:, 1::2] << 4, codes.astype(np.float32) - 8
-        scales = np.abs(normal(3, vocabulary, width // group))
-        group_scales = scales[start : start + n]
-    guidance = 3.0 if is_guided else None
-    num_out = num_rows // 2 if is_guided else num_rows
-    logits = np.full((num_out + 1, n), 77, np.float32)
-    launch = step_launch.head_gemv(
-        *(address(array) for array in (weights, scales, hidden, logits)),
-        kind=kind,
-        group=group,
-        hidden_size=width,
-        dtype=dtype,
-        num_rows=num_rows,
-        vocabulary=vocabulary,
-        start=start,
-        num_tokens=n,
-        guidance=guidance,
-    )
-    device.run(launch)
-    expected = head_logits(
-        values[start : start + n],
-        hidden_values,
-        token_scales=token_scales,
-        group_scales=group_scales,
-        guidance=guidance,
-    )
-    np.testing.assert_array_equal(logits[:num_out], expected)
-    assert (logits[num_out] == 77).all()
-    scale = 1 if token_scales is None else token_scales
-    if group_scales is not None:
-        values = values.copy()
-        values[start : start + n] *= np.repeat(group_scales, group, axis=1)
-    exact = hidden_values.astype(np.float64) @ values[start : start + n].astype(np.float64).T * scale
-    if is_guided:
-        exact = exact[num_out:] + 3.0 * (exact[:num_out] - exact[num_out:])
-    np.testing.assert_allclose(expected, exact, atol=1e-5 * np.abs(exact).max())  # of sums in float32
