@@ -61,12 +61,13 @@ def joint_tokens(bench: Bench) -> Iterator[Entry]:
     from benchmarks.gpu.static_decoder import layer_step
 
     model, device = torch_model(bench)
-    layer, capture = layer_step, None
+    layer: Any = layer_step
+    made, capture = None, None
     on_stream: AbstractContextManager[Any] = nullcontext()
     if device == "cuda":
         stream = torch.cuda.ExternalStream(bench.gpu.stream.handle)  # type: ignore[no-untyped-call]
         on_stream = torch.cuda.stream(stream)
-        layer = torch.compile(layer_step, dynamic=False, fullgraph=True)
+        layer = made = OrPlain(torch.compile(layer_step, dynamic=False, fullgraph=True), layer_step)
 
         def capture(work: Callable[[], Any]) -> Callable[[], Any]:
             graph = torch.cuda.CUDAGraph()
@@ -94,7 +95,10 @@ def joint_tokens(bench: Bench) -> Iterator[Entry]:
         "num_steps": num_steps,
         "step_ms": sorted(times)[len(times) // 2] / num_steps,
     }
-    yield Entry.of_times(TOKENS, JOINT, times, unit="ms", floor=floor, note=f"{model.name}, one picture", facts=facts)
+    note = f"{model.name}, one picture"
+    if made is not None and made.reason:
+        note += f"; its layers are not compiled: {made.reason}"
+    yield Entry.of_times(TOKENS, JOINT, times, unit="ms", floor=floor, note=note, facts=facts)
 
 
 def static_tokens(bench: Bench) -> Iterator[Entry]:
@@ -179,7 +183,8 @@ def diffusion(side: str, bench: Bench) -> Iterator[Entry]:
     timed = min(bench.sizes.reference_steps, of)
     denoise = model.denoise
     if side == COMPILED and device == "cuda":
-        denoise = torch.compile(denoise, dynamic=False, mode="reduce-overhead")
+        compiled: Any = partial(torch.compile, dynamic=False, mode="reduce-overhead")
+        denoise = model.denoise_through(compiled)
     watch, times = Stopwatch(device), []
     for _ in range(1 + bench.sizes.pictures):
         watch.start()
@@ -197,6 +202,22 @@ def num_steps_of(bench: Bench) -> int:
     from illume_runtime.bundle import Bundle
 
     return Bundle.open(bench.options.bundle).scheduler.default_steps
+
+
+class OrPlain:
+    """A compiled function; from where the compiler fails on, the plain one, and `reason`."""
+
+    def __init__(self, compiled: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        self._compiled, self._plain, self.reason = compiled, plain, ""
+
+    def __call__(self, *given: Any) -> Any:
+        """What both give."""
+        if not self.reason:
+            try:
+                return self._compiled(*given)
+            except Exception as error:
+                self.reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        return self._plain(*given)
 
 
 class Stopwatch:

@@ -19,6 +19,7 @@ from illume_runtime.errors import EngineError
 POLL_S = 0.05
 START_S = 60.0  # that a process may take until its first job
 END_S = 10.0  # and behind its last one
+HUNG = "stopped"
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Runner:
             process.wait()
             for line in _complete_lines(lines):  # what it wrote while it was stopped
                 current = self._take(line, current)
+        is_hung = reason is not None and reason.startswith(HUNG)
         if current is None and (set(numbers) & set(self._waiting)) == set(numbers):
             current = numbers[0]  # it ended before it began anything: no second try
             reason = reason or f"its process ended with {_ending(process.returncode)} before it began"
@@ -81,6 +83,15 @@ class Runner:
             said = reason or f"its process ended with {_ending(process.returncode)}"
             code = 0 if is_late else EngineError.exit_code
             self._end(current, self.jobs[current].not_done(SKIPPED if is_late else FAILED, said, code))
+            if is_hung:
+                self._skip_like(self.jobs[current])
+
+    def _skip_like(self, hung: Job) -> None:
+        """The same at other sizes would take its whole limit, too."""
+        for i in [*self._waiting]:
+            job = self.jobs[i]
+            if (job.side, job.name.split()[0]) == (hung.side, hung.name.split()[0]):
+                self._end(i, job.not_done(SKIPPED, f"{hung.name} had to be stopped"))
 
     def _followed(self, process: subprocess.Popen[bytes], lines: Any) -> tuple[int | None, str | None]:
         """Take entries until the process ends or has to: the job it was at, and why it has to end."""
@@ -92,7 +103,7 @@ class Runner:
             if time() > self.deadline:
                 return current, f"{NO_TIME}: stopped after {time() - since:.0f} s"
             if time() - since > limit_s:
-                return current, f"stopped: nothing new for {limit_s:.0f} s"
+                return current, f"{HUNG}: nothing new for {limit_s:.0f} s"
             sleep(POLL_S)
         return current, None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from illume_export.families.illume.eager import picture_grammar as grammar_of_il
 from illume_export.families.illume.loader import illume_from_checkpoint
 from illume_export.families.illume_plus.config import PlusConfig
 from illume_export.families.illume_plus.eager import picture_grammar as grammar_of_plus
-from illume_export.families.illume_plus.models.unet import Unet
+from illume_export.families.illume_plus.models.unet import TEXT_TOKENS, Unet
 from illume_export.families.illume_plus.published import LANGUAGE_MODELS, published_config
 from illume_export.families.illume_plus.resolutions import SIZES
 from illume_export.models.language_model import LanguageModel
@@ -31,6 +32,7 @@ from illume_export.sequences import Choose, guided_codes
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """The denoiser's output for scaled latents [R, C, Y, X] and times [R]."""
+Through = Callable[[Any], Any]
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The next tokens [B] from the last ones, their place [1], and the legal ids [V]."""
 
@@ -44,14 +46,22 @@ FILTERS: Mapping[str, float] = {"temperature": 1.0, "top_k": 2048, "top_p": 0.8}
 
 @dataclass(frozen=True, slots=True)
 class TorchModel:
-    """What the loops need of a model. `grammar` are the legal ids [start, end) of each token of a picture."""
+    """What the loops need of a model. `grammar` are the legal ids [start, end) of each token of a picture.
+
+    `denoise_through` gives the denoiser whose module went through what is given: a compiler, say.
+    """
 
     name: str
     language_model: LanguageModel
     grammar: Sequence[tuple[int, int]]
-    denoise: Denoise
+    denoise_through: Callable[[Through], Denoise]
     latent_shape: tuple[int, int, int]
     device: str
+
+    @property
+    def denoise(self) -> Denoise:
+        """The denoiser as it is."""
+        return self.denoise_through(lambda module: module)
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         """Embeddings [1, PROMPT, D] of both sides' random words."""
@@ -72,13 +82,20 @@ def model_by_name(name: str, device: str, dtype: torch.dtype) -> TorchModel:
         code_map = model.image_tokenizer.code_map(codes)
     both = torch.cat((code_map, torch.zeros_like(code_map)))
 
-    def denoise(latents: Tensor, times: Tensor) -> Tensor:
-        with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-            velocity: Tensor = model.denoiser(latents, times, both)
-            return velocity
+    def denoise_through(through: Through) -> Denoise:
+        denoiser = through(model.denoiser)
+
+        def denoise(latents: Tensor, times: Tensor) -> Tensor:
+            with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+                velocity: Tensor = denoiser(latents, times, both)
+                return velocity
+
+        return denoise
 
     latent_shape = (config.vae.latent_channels, config.latent_size, config.latent_size)
-    return TorchModel(name, model.language_model, list(grammar_of_illume(config)), denoise, latent_shape, device)
+    return TorchModel(
+        name, model.language_model, list(grammar_of_illume(config)), denoise_through, latent_shape, device
+    )
 
 
 def plus_model(config: PlusConfig, device: str, dtype: torch.dtype) -> TorchModel:
@@ -96,15 +113,45 @@ def plus_model(config: PlusConfig, device: str, dtype: torch.dtype) -> TorchMode
     places = 2 * max(size.height, size.width) // 8  # latents of the VAE, 8 pixels each
     channels = config.diffusion.vae.latent_channels
     code_map = torch.zeros(2, config.diffusion.unet.in_channels - channels, places, places, device=device, dtype=dtype)
-    resolution = torch.zeros(2, device=device)
-
-    def denoise(latents: Tensor, times: Tensor) -> Tensor:
-        with torch.device(latents.device), torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-            noise: Tensor = unet(latents, code_map, times, resolution)
-            return noise
-
     grammar = list(grammar_of_plus(config.vocabulary, size))
-    return TorchModel(config.name, language_model.eval(), grammar, denoise, (channels, places, places), device)
+    return TorchModel(
+        config.name,
+        language_model.eval(),
+        grammar,
+        unet_denoising(unet.eval(), code_map),
+        (channels, places, places),
+        device,
+    )
+
+
+def unet_denoising(unet: Unet, code_map: Tensor) -> Callable[[Through], Denoise]:
+    """The UNet as a denoiser of a guided picture.
+
+    What it makes on the default device is made outside of it, so that a compiler sees one graph on one device.
+    """
+    device, dtype = code_map.device, code_map.dtype
+    text = torch.zeros(len(code_map), TEXT_TOKENS, unet.config.context_width, device=device)
+    resolution = torch.zeros(len(code_map), device=device)
+    embedding_of = unet.embedding
+    held: dict[str, Tensor] = {}
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for attention in block.attentions:
+            attention.register_forward_pre_hook(lambda _, given: (given[0], text))
+    unet.embedding = lambda times, numbers: held["embedding"]  # type: ignore[method-assign, assignment]
+
+    def denoise_through(through: Through) -> Denoise:
+        used = through(unet)
+
+        def denoise(latents: Tensor, times: Tensor) -> Tensor:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                with torch.device(device):
+                    held["embedding"] = embedding_of(times, resolution)
+                noise: Tensor = used(latents, code_map, times, resolution)
+                return noise
+
+        return denoise
+
+    return denoise_through
 
 
 def drawn_from_filters(scores: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from benchmarks.gpu import torch_loops
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.entry import Entry
 from benchmarks.gpu.joint_loop import JointLoop, StepKind, folded
-from benchmarks.gpu.model_loops import diffusion_jobs, token_jobs
+from benchmarks.gpu.model_loops import OrPlain, diffusion_jobs, token_jobs
 from benchmarks.gpu.static_decoder import layer_step
 from benchmarks.gpu.targets import JOINT
 from benchmarks.gpu.timing import Limits, Sizes
 from benchmarks.gpu.worker import entries_of
 from fake_gpu import FakeDevice
+from illume_export.families.illume_plus.models.unet import Unet
+from illume_export.families.illume_plus.published import published_config
 from illume_export.sequences import likeliest
 from illume_runtime.bundle import Bundle
 from illume_runtime.gpu.accelerator import Accelerator
@@ -159,6 +162,50 @@ def test_its_denoiser_is_that_of_the_bundle(model: torch_loops.TorchModel, bundl
     latents = torch_loops.denoised(model, model.denoise, 3)
     assert latents.shape == (1, *model.latent_shape)
     assert not torch.equal(latents, torch_loops.denoised(model, model.denoise, 4))
+
+
+def test_the_denoiser_is_one_graph(model: torch_loops.TorchModel) -> None:
+    compiled: Any = partial(torch.compile, backend="eager", fullgraph=True, dynamic=False)
+    expected = torch_loops.denoised(model, model.denoise, 2)
+    torch.testing.assert_close(torch_loops.denoised(model, model.denoise_through(compiled), 2), expected)
+
+
+def test_the_unet_of_a_published_model_is_one_graph_and_gives_what_it_gave() -> None:
+    torch.compiler.reset()
+    published = published_config("illume-plus-3b")
+    assert published.diffusion is not None
+    config = dataclasses.replace(
+        published.diffusion.unet,
+        channels=(32, 32, 32),
+        transformer_layers=(0, 1, 1),
+        num_heads=(2, 2, 2),
+        context_width=32,
+        size_embed_width=32,
+    )
+    torch.manual_seed(0)
+    unet = Unet(config).eval()
+    code_map, latents, times = torch.randn(2, 64, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.7])
+    compiled: Any = partial(torch.compile, backend="eager", fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        expected = unet(latents, code_map, times, torch.zeros(2))
+        denoise_through = torch_loops.unet_denoising(unet, code_map)
+        for through in (lambda module: module, compiled):
+            denoise = denoise_through(through)
+            torch.testing.assert_close(denoise(latents, times), expected)
+            assert not torch.equal(denoise(latents, times + 0.1), expected)
+
+
+def test_layers_that_cannot_be_compiled_are_run_as_they_are(model: torch_loops.TorchModel, gpu: Accelerator) -> None:
+    calls: list[int] = []
+
+    def fails(*given: Any) -> Any:
+        calls.append(1)
+        raise OSError("no compiler\nhere")
+
+    layer = OrPlain(fails, layer_step)
+    codes = JointLoop(gpu, model, layer, filters=GREEDY).codes()
+    assert (codes == torch_loops.reference_codes(model, likeliest)[0].numpy()).all()
+    assert (layer.reason, calls) == ("OSError: no compiler here", [1])
 
 
 def test_all_loops_are_timed_and_say_how_much_of_a_picture(checkpoint: Path, gpu: Accelerator) -> None:

@@ -121,6 +121,18 @@ def test_a_job_that_takes_its_process_along_keeps_what_it_had_found(run, name, r
     assert found[1][1].reason == reason
 
 
+def test_what_hung_is_not_tried_at_other_sizes(run):
+    found, _ = run(("hangs", "a", 0, 1.0), ("good", "a", 0, 9), ("hangs", "a", 0, 1.0), ("hangs", "b", 0, 1.0))
+    assert states(found) == [
+        ("hangs", MEASURED),
+        ("hangs", FAILED),
+        ("hangs", SKIPPED),
+        ("hangs", SKIPPED),
+        ("good", MEASURED),
+    ]
+    assert found[2][1].reason == "hangs had to be stopped"
+
+
 def test_a_library_that_exits_fails_alone(run):
     found, _ = run(("exits", "a", 0, 9), ("good", "a", 0, 9))
     assert states(found) == [("exits", FAILED), ("good", MEASURED)]
