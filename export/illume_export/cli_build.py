@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,7 +23,8 @@ from illume_runtime.cli.output import note, print_result
 from illume_runtime.cli.parser import add_json, count_up_to, example
 from illume_runtime.cli.progress import ProgressBar
 from illume_runtime.cli.table import megabytes, table
-from illume_runtime.engine_record import EngineRecord
+from illume_runtime.device.protocol import Device
+from illume_runtime.engine_record import EngineRecord, gpu_of
 from illume_runtime.errors import EngineError, ExportError, IllumeError, MemoryLimitError, UsageError
 from illume_runtime.limits import MAX_DRAW_BATCH
 
@@ -65,36 +67,41 @@ def run(args: argparse.Namespace) -> int:
     if output.resolve().is_relative_to(folder):
         raise UsageError(f"--output {output} is inside the bundle, whose files are all listed; choose another folder")
     wanted = Wanted(args.batch, tuple(_names(args.resolutions)))
-    options = Options(args.target, _gpu(args), wanted, (args.memory_limit or 0) << 20)
+    device = _device(args)
+    gpu = _capabilities(args) if device is None else "{}.{}".format(*device.compute_capability)
+    tuned_for = "" if device is None else gpu_of(device)
+    options = Options(args.target, gpu, wanted, (args.memory_limit or 0) << 20, tuned_for)
     plan = engine_plan(bundle, output, options, _names(args.stages))
     if args.plan:
         print_result(args, {"engines": [_planned(engine) for engine in plan]}, _plan_text(plan))
         return 0
     start = monotonic()
-    failed = _build(args, plan, options)
+    failed = _build(args, plan, options, device)
     if failed:
         kind = type(failed[0])
         raise kind(f"{len(failed)} of {len(plan)} engines failed, the others are kept: {'; '.join(map(str, failed))}")
     seconds = round(monotonic() - start, 1)
     data = [{"stage": p.stage, "cached": p.cached, "engine": str(p.path)} for p in plan]
-    text = f"{output}: {len(plan)} engines for {options.gpu}, {seconds} s"
+    text = f"{output}: {len(plan)} engines for {options.recorded_gpu}, {seconds} s"
     print_result(args, {"engines": data, "seconds": seconds}, text)
     return 0
 
 
-def _build(args: argparse.Namespace, plan: list[PlannedEngine], options: Options) -> list[IllumeError]:
+def _build(
+    args: argparse.Namespace, plan: list[PlannedEngine], options: Options, device: Device | None
+) -> list[IllumeError]:
     """Build what is not there; what went wrong, stage by stage."""
     failed: list[IllumeError] = []
     todo = [planned for planned in plan if not planned.cached]
-    with ProgressBar() as bar:
-        for i, planned in enumerate(todo):
-            label = f"{planned.stage} {i + 1}/{len(todo)}"
-            try:
-                record = build_engine(planned, options, _shown(bar, label))
-            except (ExportError, EngineError, MemoryLimitError) as error:
-                failed.append(error)
-                continue
-            note(args, _line(record, planned.path.stat().st_size))
+    for i, planned in enumerate(todo):
+        label = f"{planned.stage} {i + 1}/{len(todo)}"
+        try:
+            with ProgressBar() as bar:  # gone before the line about the engine, which would be written behind it
+                record = build_engine(planned, options, _shown(bar, label), device)
+        except (ExportError, EngineError, MemoryLimitError) as error:
+            failed.append(error)
+            continue
+        note(args, _line(record, planned.path.stat().st_size))
     return failed
 
 
@@ -121,6 +128,7 @@ def _planned(engine: PlannedEngine) -> dict[str, Any]:
         "precision": engine.precision,
         "weight_bytes": engine.weight_bytes,
         "host_bytes": engine.host_bytes,
+        "device_bytes": engine.device_bytes,
         "profiles": engine.profiles,
     }
 
@@ -133,28 +141,36 @@ def _plan_text(plan: list[PlannedEngine]) -> str:
             p.precision,
             megabytes(p.weight_bytes),
             megabytes(p.host_bytes),
+            megabytes(p.device_bytes) if p.device_bytes else "none",
             str(p.path),
         ]
         for p in plan
     ]
-    return table(["stage", "action", "precision", "weights", "memory to build", "engine"], rows, left=3)
+    titles = ["stage", "action", "precision", "weights", "memory to build", "of the GPU", "engine"]
+    return table(titles, rows, left=3)
 
 
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else []
 
 
-def _gpu(args: argparse.Namespace) -> str:
-    """Compute capabilities, sorted, joined by commas; for TensorRT that of the GPU here."""
+def _capabilities(args: argparse.Namespace) -> str:
+    """Of the GPUs that TensorRT for RTX builds for: sorted, joined by commas."""
+    names = _names(args.compute_capability) or list(CAPABILITIES[1:])
+    unknown = [name for name in names if name not in CAPABILITIES]
+    if unknown:
+        known = ", ".join(CAPABILITIES)
+        raise UsageError(f"--compute-capability: TensorRT for RTX has no {unknown[0]!r}; it has {known}")
+    return ",".join(sorted(set(names), key=float))
+
+
+def _device(args: argparse.Namespace) -> Device | None:
+    """The GPU here, for which TensorRT builds; TensorRT for RTX needs none."""
     if args.target == "tensorrt-rtx":
-        names = _names(args.compute_capability) or list(CAPABILITIES[1:])
-        unknown = [name for name in names if name not in CAPABILITIES]
-        if unknown:
-            known = ", ".join(CAPABILITIES)
-            raise UsageError(f"--compute-capability: TensorRT for RTX has no {unknown[0]!r}; it has {known}")
-        return ",".join(sorted(set(names), key=float))
+        return None
     if args.compute_capability:
         raise UsageError("--compute-capability is for --target tensorrt-rtx; TensorRT builds for the GPU that is here")
-    from illume_runtime.device.driver import compute_capability
+    from illume_runtime.device.opening import open_device
+    from illume_runtime.gpu.accelerator import LAYER_VARIABLE
 
-    return compute_capability()
+    return open_device(os.environ.get(LAYER_VARIABLE) or "cuda-core")

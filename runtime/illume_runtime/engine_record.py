@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from illume_runtime.device.protocol import Device
 from illume_runtime.errors import EngineError
 from illume_runtime.files import atomic_write, sha256_of
 from illume_runtime.typed_json import json_from_text, json_from_value, value_from_json
@@ -31,6 +32,8 @@ class Layer:
 class EngineRecord:
     """Beside each engine: `key` is the hash of the graph, the builder, the GPU and the options.
 
+    `gpu` is what `gpu_of` says for TensorRT, which tunes an engine for one device; for TensorRT for RTX, whose engines
+    run on every GPU of a compute capability, it is those, as in "8.6,8.9".
     `precision` is that of the engine's float parts and of its cache. Per profile, which gives each dynamic input its
     smallest, usual and largest shape, `activation_bytes` is what a context takes on the device. Of `attentions` in the
     graph, `fused` kernels were made, over all profiles; `caches` of its inputs are updated in place.
@@ -51,6 +54,12 @@ class EngineRecord:
     attentions: int = 0
     fused: int = 0
     caches: int = 0
+
+
+def gpu_of(device: Device) -> str:
+    """The GPU that an engine of TensorRT is tuned for: boards of one compute capability differ in more than that."""
+    major, minor = device.compute_capability
+    return f"{major}.{minor} ({device.name}, {device.gpu.num_processors} multiprocessors)"
 
 
 def record_path(engine: Path) -> Path:

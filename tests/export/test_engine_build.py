@@ -3,6 +3,8 @@
 It stands in for `--target tensorrt`, whose real builder needs a GPU; the real one for RTX is in test_engines.py.
 """
 
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -13,19 +15,22 @@ from pathlib import Path
 
 import pytest
 
+from fake_gpu import FakeDevice
 from illume_export.engines import builder
 from illume_export.engines.build_progress import BuildProgress
 from illume_export.engines.builder import Options, build_engine, engine_plan
 from illume_export.engines.profiles import Wanted
 from illume_runtime import memory
 from illume_runtime.bundle import Bundle
+from illume_runtime.cli import progress
 from illume_runtime.cli.main import main
-from illume_runtime.device import driver
-from illume_runtime.engine_record import checked_record
-from illume_runtime.errors import ExportError, UnavailableError, UsageError
+from illume_runtime.device import driver, opening
+from illume_runtime.engine_record import checked_record, gpu_of
+from illume_runtime.errors import EngineError, ExportError, UnavailableError, UsageError
 
 FAKES = Path(__file__).parent / "fake_builder"
 ORIN = Options("tensorrt", "8.7")
+HERE = ("--target", "tensorrt", "--stages", "head_text")
 RTX = ("--target", "tensorrt-rtx", "--compute-capability", "8.6")
 
 
@@ -40,6 +45,19 @@ def fake_builder(monkeypatch):
     for name in ("tensorrt", "tensorrt_rtx"):
         sys.modules.pop(name, None)
     sys.modules.update(real)
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """A function: from then on the GPU here is one of that name, and is given back."""
+
+    def put(name, num_processors, memory_bytes=1 << 30):
+        device = FakeDevice((8, 7), memory_bytes)
+        device.name, device.gpu = name, dataclasses.replace(device.gpu, num_processors=num_processors)
+        monkeypatch.setattr(opening, "open_device", lambda implementation: device)
+        return device
+
+    return put
 
 
 def planned_of(bundle, folder, stage, options=ORIN):
@@ -80,7 +98,7 @@ def test_the_builder_is_asked_for_what_the_plan_says(bundle, tmp_path):
 def test_timings_are_kept_for_the_next_build_and_foreign_ones_are_not_used(bundle, tmp_path):
     planned = planned_of(bundle, tmp_path, "head_text")
     cache = tmp_path / "timings-11.4.0-8.7.cache"
-    for before, used in ((None, ""), (None, "fake timings"), (b"of another builder", "")):
+    for before, used in ((None, ""), (None, "fake timings"), (b"of another builder", ""), (b"corrupt", "")):
         if before is not None:
             cache.write_bytes(before)
         build_engine(planned, ORIN)
@@ -169,6 +187,81 @@ def test_the_memory_to_build_is_asked_for_before(bundle, tmp_path, monkeypatch, 
     monkeypatch.setattr(memory, "available_memory_bytes", lambda: 1000)
     assert main(["build", str(bundle), *RTX, "-o", str(tmp_path / "engines"), "--stages", "head_text"]) == 7
     assert "head_text: its build takes 400 MB of memory, but 0 MB are left; build on" in capsys.readouterr().err
+
+
+def test_an_engine_is_for_the_gpu_that_it_was_tuned_on(bundle, tmp_path, board, capsys):
+    """Of one compute capability there are boards that differ in size."""
+    agx, nano = board("Orin AGX/64", 16), board("Orin Nano", 8)
+    words = ["build", str(bundle), *HERE, "-o", str(tmp_path), "--json"]
+    for device, cached in ((agx, False), (agx, True), (nano, False), (nano, True), (agx, False)):
+        board(device.name, device.gpu.num_processors)
+        assert main(words) == 0
+        assert [it["cached"] for it in json.loads(capsys.readouterr().out)["engines"]] == [cached]
+    digest = planned_of(bundle, tmp_path, "head_text").onnx_sha256
+    known = {"target": "tensorrt", "builder": "11.4.0", "onnx_sha256": digest}
+    path = tmp_path / "head_text.engine"
+    assert checked_record(path, gpu=gpu_of(agx), **known).gpu == "8.7 (Orin AGX/64, 16 multiprocessors)"
+    message = r"for GPU 8\.7 \(Orin AGX/64, 16 multiprocessors\), expected 8\.7 \(Orin Nano, 8 multiprocessors\); run: "
+    with pytest.raises(EngineError, match=message):
+        checked_record(path, gpu=gpu_of(nano), **known)
+    names = sorted(path.name for path in tmp_path.glob("timings*"))
+    ends = ("8.7-Orin-AGX-64-16-multiprocessors", "8.7-Orin-Nano-8-multiprocessors")
+    assert names == [f"timings-11.4.0-{end}.cache" for end in ends]
+
+
+def test_an_engine_of_tensorrt_for_rtx_is_for_every_gpu_of_its_compute_capability(bundle, tmp_path, board, capsys):
+    words = ["build", str(bundle), *RTX, "-o", str(tmp_path), "--stages", "head_text", "--json"]
+    for name, cached in (("RTX A2000", False), ("RTX A6000", True)):
+        board(name, 26)
+        assert main(words) == 0
+        assert [it["cached"] for it in json.loads(capsys.readouterr().out)["engines"]] == [cached]
+    assert json.loads((tmp_path / "head_text.engine.json").read_text())["gpu"] == "8.6"
+
+
+def test_the_memory_of_the_gpu_is_asked_for_before(bundle, tmp_path, board, capsys):
+    weights = Bundle.open(bundle).stage("head_text").weight_bytes // 2  # float32 becomes float16
+    for limit in ((), ("--memory-limit", "8")):
+        needed = weights + (8 << 20 if limit else 0)
+        words = ["build", str(bundle), *HERE, *limit, "-o", str(tmp_path), "--json"]
+        board("Orin Nano", 8, needed - 1)
+        assert main(words) == 7
+        message = json.loads(capsys.readouterr().out)["error"]["message"]
+        assert f"head_text: its build takes {needed / 1e6:.0f} MB of the GPU's memory at least, but" in message
+        assert ("smaller --memory-limit" in message) == bool(limit)
+        assert not list(tmp_path.iterdir())
+        board("Orin Nano", 8, needed)
+        assert main([*words, "--plan"]) == 0
+        assert [it["device_bytes"] for it in json.loads(capsys.readouterr().out)["engines"]] == [needed]
+    assert main(words) == 0
+    assert (tmp_path / "head_text.engine").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_line_that_a_user_sees_has_stage_percent_and_time_left(bundle, tmp_path, monkeypatch):
+    """The fake builder says 25, 50 and 100 percent; each look at the clock is 3 seconds later."""
+    terminal, clock = Terminal(), iter(range(0, 1000, 3))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["build", str(bundle), *RTX, "-o", str(tmp_path), "--stages", "head_text,head_level0"]) == 0
+    shown = terminal.getvalue().split(progress.CLEAR_LINE)[1:]
+    bar = {percent: "█" * (28 * percent // 100) + "░" * (28 - 28 * percent // 100) for percent in (25, 50, 100)}
+    for stage, drawn in (("head_text 1/2", shown[:4]), ("head_level0 2/2", shown[4:])):
+        assert drawn[:3] == [
+            f"{stage:<12} {bar[25]} 25/100",
+            f"{stage:<12} {bar[50]} 50/100  6.0 s left",
+            f"{stage:<12} {bar[100]} 100/100  0.0 s left",
+        ]
+        assert drawn[3].startswith(stage.split()[0])  # what the engine is, on a line of its own
+        assert drawn[3].endswith("1 layers, works in 0.0 MB\n")
+
+
+def test_where_there_is_no_terminal_there_is_no_bar(bundle, tmp_path, capsys):
+    assert main(["build", str(bundle), *RTX, "-o", str(tmp_path), "--stages", "head_text"]) == 0
+    assert "/100" not in capsys.readouterr().err
 
 
 def test_a_plan_says_what_would_be_built(bundle, tmp_path, capsys):

@@ -128,3 +128,6 @@ def test_what_tensorrt_is_asked_for_is_in_the_api_of_its_sibling(bundle, tmp_pat
     built_engine(bundle, "head_text", tmp_path, options)  # with the timings of the first
     (cache,) = tmp_path.glob("timings-*-8.7.cache")
     assert cache.read_bytes()
+    cache.write_bytes(b"no timings of any builder")
+    built_engine(bundle, "head_level0", tmp_path, options)
+    assert cache.read_bytes() != b"no timings of any builder"

@@ -9,6 +9,7 @@ from illume_runtime.engine_record import EngineRecord, write_record
 from illume_runtime.files import sha256_of
 from illume_runtime.ort import cpu_session
 
+HERE = "9.0 (fake GPU, 4 multiprocessors)"  # as records say it of `FakeDevice`
 NAMES = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64"}
 
 
@@ -129,7 +130,7 @@ def fake_module(bundle, streams, version="11.0"):
     return module
 
 
-def write_engines(bundle, *, batch=2, longest=None, target="tensorrt", gpu="9.0", builder="11.0", **more):
+def write_engines(bundle, *, batch=2, longest=None, target="tensorrt", gpu=HERE, builder="11.0", **more):
     """Engines of all stages, with our records, where `illume build` writes them; the folder.
 
     The decoder takes prompts of `longest` tokens, by default of as many as its cache has slots.
@@ -158,6 +159,6 @@ def shape_of(port, sizes, k):
     return [dim if isinstance(dim, int) else sizes[dim][k] for dim in port.shape]
 
 
-def record(path: Path, bundle, *, target="tensorrt", gpu="9.0", builder="11.0"):
+def record(path: Path, bundle, *, target="tensorrt", gpu=HERE, builder="11.0"):
     digest = bundle.manifest.files[bundle.stage(path.stem).file].sha256
     write_record(path, EngineRecord(path.stem, target, builder, gpu, "key", digest, sha256_of(path), ()))

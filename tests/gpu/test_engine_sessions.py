@@ -43,7 +43,9 @@ def codes_of(pictures):
 def test_pictures_and_answers_are_those_of_the_cpu(pipeline, copied, machine, pictures, target):
     from PIL import Image
 
-    fake_tensorrt.write_engines(copied, target=target, gpu="8.9,9.0" if target == "tensorrt-rtx" else "9.0")
+    fake_tensorrt.write_engines(
+        copied, target=target, gpu="8.9,9.0" if target == "tensorrt-rtx" else fake_tensorrt.HERE
+    )
     gpu, device = machine(target)
     sampling = ImageSampling(seed=5, steps=3, diffusion_guidance=2.0)
     expected = pipeline.draw("a star", n=3, sampling=sampling)  # more than the engines take at once
@@ -62,7 +64,11 @@ def test_without_engines_it_says_what_to_run(machine):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gpu": "8.7"}, r"was built for GPU 8\.7, expected 9\.0; run: illume build BUNDLE --target tensorrt"),
+        (
+            {"gpu": "9.0 (fake H200, 5 multiprocessors)"},
+            r"was built for GPU 9\.0 \(fake H200, 5 multiprocessors\), expected 9\.0 \(fake GPU, 4 multiprocessors\); "
+            r"run: illume build BUNDLE --target tensorrt",
+        ),
         ({"builder": "10.9"}, r"was built for builder 10\.9, expected 11\.0; run: illume build"),
     ],
 )

@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from typing import Any
 
 from illume_export.engines.profiles import Shapes, Wanted, profiles_from_stage
 from illume_runtime.bundle import Bundle
+from illume_runtime.device.protocol import Device
 from illume_runtime.engine_record import EngineRecord, Layer, checked_record, record_path, write_record
-from illume_runtime.errors import EngineError, ExportError, UnavailableError, UsageError
+from illume_runtime.errors import EngineError, ExportError, MemoryLimitError, UnavailableError, UsageError
 from illume_runtime.files import sha256_of
 from illume_runtime.memory import check_memory
 
@@ -37,12 +39,21 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What all engines of a build have in common. `gpu` is "8.7", or several as "8.6,8.9" for TensorRT for RTX."""
+    """What all engines of a build have in common. `gpu` is "8.7", or several as "8.6,8.9" for TensorRT for RTX.
+
+    `tuned_for` is the one GPU that TensorRT builds for, as `gpu_of` says it, and empty for TensorRT for RTX.
+    """
 
     target: str
     gpu: str
     wanted: Wanted = field(default_factory=Wanted)
     workspace_bytes: int = 0  # of device memory that a layer may work in; 0: all of it
+    tuned_for: str = ""
+
+    @property
+    def recorded_gpu(self) -> str:
+        """What the records say, and what a machine that loads the engines compares with its own."""
+        return self.tuned_for or self.gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class PlannedEngine:
     version: str
     precision: str
     weight_bytes: int
+    device_bytes: int  # that its build takes of the GPU at least: weights, and what a layer may work in
     slots: int
     profiles: list[Shapes]
     cached: bool
@@ -91,6 +103,7 @@ def engine_plan(bundle: Bundle, output: Path, options: Options, stages: Sequence
     if precision == "bfloat16" and "7.5" in options.gpu.split(","):
         raise UsageError(f"{bundle.name} is bfloat16, which a GPU of compute capability 7.5 does not have")
     found = []
+    halved = 2 if bundle.manifest.precision == "float32" else 1
     for name in stages or list(bundle.stages):
         spec = bundle.stage(name)
         profiles = profiles_from_stage(bundle, spec, options.wanted)
@@ -110,6 +123,7 @@ def engine_plan(bundle: Bundle, output: Path, options: Options, stages: Sequence
                 version=version,
                 precision=precision,
                 weight_bytes=spec.weight_bytes,
+                device_bytes=spec.weight_bytes // halved + options.workspace_bytes if options.tuned_for else 0,
                 slots=slots,
                 profiles=profiles,
                 cached=cached,
@@ -118,17 +132,22 @@ def engine_plan(bundle: Bundle, output: Path, options: Options, stages: Sequence
     return found
 
 
-def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgress | None = None) -> EngineRecord:
-    """Build one engine and its record, whole or not at all.
+def build_engine(
+    planned: PlannedEngine, options: Options, on_progress: OnProgress | None = None, device: Device | None = None
+) -> EngineRecord:
+    """Build one engine and its record, whole or not at all; `device` is the GPU that TensorRT builds on.
 
     Raises ExportError (stage, layer, reason), EngineError where another process builds it, MemoryLimitError.
     """
     check_memory(planned.host_bytes, f"{planned.stage}: its build", "build on a larger machine")
+    if device is not None:
+        _check_device_memory(planned, device.free_bytes(), options)
     planned.path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(planned.path), _workshop(planned.path) as folder:
         rtx = options.target == "tensorrt-rtx"
         made = folder / planned.path.name
-        timings = planned.path.parent / f"timings-{planned.version}-{options.gpu}.cache"
+        gpu = re.sub(r"[^\w.]+", "-", options.recorded_gpu).strip("-")
+        timings = planned.path.parent / f"timings-{planned.version}-{gpu}.cache"
         job = {
             "parent": os.getpid(),
             "module": MODULES[options.target],
@@ -147,7 +166,7 @@ def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgre
             stage=planned.stage,
             target=options.target,
             builder=planned.version,
-            gpu=options.gpu,
+            gpu=options.recorded_gpu,
             key=planned.key,
             onnx_sha256=planned.onnx_sha256,
             engine_sha256=sha256_of(made),
@@ -166,6 +185,15 @@ def build_engine(planned: PlannedEngine, options: Options, on_progress: OnProgre
         made.replace(planned.path)
         write_record(planned.path, record)
     return record
+
+
+def _check_device_memory(planned: PlannedEngine, free_bytes: int, options: Options) -> None:
+    if planned.device_bytes > free_bytes:
+        remedy = ", or give a smaller --memory-limit" if options.workspace_bytes else ""
+        raise MemoryLimitError(
+            f"{planned.stage}: its build takes {planned.device_bytes / 1e6:.0f} MB of the GPU's memory at least, but "
+            f"{free_bytes / 1e6:.0f} MB are left; end what else runs there{remedy}"
+        )
 
 
 def _imported(module: str, target: str) -> Any:
@@ -229,7 +257,8 @@ def _end(code: int) -> str:
 
 def _is_built(path: Path, options: Options, version: str, digest: str, key: str) -> bool:
     try:
-        record = checked_record(path, target=options.target, builder=version, gpu=options.gpu, onnx_sha256=digest)
+        gpu = options.recorded_gpu
+        record = checked_record(path, target=options.target, builder=version, gpu=gpu, onnx_sha256=digest)
     except EngineError:
         return False  # it will be built
     return record.key == key

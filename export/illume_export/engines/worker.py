@@ -93,9 +93,7 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), i)
     cache = Path(job["timing_cache"]) if job["timing_cache"] else None
     if cache is not None:
-        known = cache.read_bytes() if cache.exists() else b""
-        if not config.set_timing_cache(config.create_timing_cache(known), False):
-            config.set_timing_cache(config.create_timing_cache(b""), False)  # of another builder: measured anew
+        use_timings(config, cache.read_bytes() if cache.exists() else b"")
     for shapes in job["profiles"]:
         profile = builder.create_optimization_profile()
         for name, (low, best, high) in shapes.items():
@@ -106,9 +104,9 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         severe = [message for severity, message in messages if severity <= int(trt.ILogger.Severity.ERROR)]
         return {"error": "; ".join(severe) or "the builder gave no engine and no reason"}
     Path(job["engine"]).write_bytes(memoryview(plan))
-    if cache is not None:
+    if cache is not None and (timings := config.get_timing_cache()) is not None:
         with atomic_write(cache) as temporary:
-            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+            temporary.write_bytes(memoryview(timings.serialize()))
     text = "\n".join(message for _, message in messages)
     layers = layers_from_log(text)
     return {
@@ -119,6 +117,14 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         "activation_bytes": [int(count) for count in ACTIVATIONS.findall(text)],
         "weight_bytes": max(map(int, WEIGHTS.findall(text)), default=0),
     }
+
+
+def use_timings(config: Any, known: bytes) -> None:
+    """Have the builder use these timings; of bytes that are none, or of another builder, it measures all anew."""
+    for data in (known, b""):
+        timings = config.create_timing_cache(data)
+        if timings is not None and config.set_timing_cache(timings, False):
+            return
 
 
 def layers_from_log(text: str) -> list[list[str]]:

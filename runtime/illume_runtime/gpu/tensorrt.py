@@ -14,7 +14,7 @@ from illume_runtime.bundle import Bundle
 from illume_runtime.device.array import DeviceArray
 from illume_runtime.device.dlpack import BFLOAT16
 from illume_runtime.device.faults import OUT_OF_MEMORY
-from illume_runtime.engine_record import BUILD, checked_record, record_path
+from illume_runtime.engine_record import BUILD, checked_record, gpu_of, record_path
 from illume_runtime.errors import EngineError, MemoryLimitError, UnavailableError
 from illume_runtime.gpu.accelerator import Accelerator
 from illume_runtime.gpu.session import DeviceArrays, HostRun
@@ -45,12 +45,13 @@ class Engines:
     def session(self, path: Path, spec: StageSpec) -> TensorRtSession:
         """The engine of a stage. Raises EngineError where it is missing, not ours, or not for this machine."""
         engine = self._folder / f"{spec.name}.engine"
-        capability = "{}.{}".format(*self._accelerator.device.compute_capability)
+        device = self._accelerator.device
+        capability = "{}.{}".format(*device.compute_capability)
         checked_record(
             engine,
             target=self.target,
             builder=str(self.trt.__version__),
-            gpu=_built_for(engine, capability) if self.target == "tensorrt-rtx" else capability,
+            gpu=_built_for(engine, capability) if self.target == "tensorrt-rtx" else gpu_of(device),
             onnx_sha256=self._bundle.manifest.files[spec.file].sha256,
         )
         self._accelerator.check_memory(engine.stat().st_size, f"{spec.name}: its engine")

@@ -118,9 +118,11 @@ class Config:
         self.asked["capabilities"][i] = capability.value
 
     def create_timing_cache(self, data):
-        return TimingCache(data)
+        return None if data == b"corrupt" else TimingCache(data)
 
     def set_timing_cache(self, cache, ignore_mismatch):
+        if not isinstance(cache, TimingCache):
+            raise TypeError("set_timing_cache(): incompatible function arguments")
         if cache.data not in (b"", TIMINGS):
             return False
         self.asked["timings"] = cache.data.decode()
