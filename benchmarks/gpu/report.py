@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ class Report:
         self.environment, self.options, self.path = environment, options, path
         self.entries: list[Entry] = []
         self._sections: list[str] = []
+        self._is_written = True
 
     def keep(self, job: Job, entry: Entry) -> None:
         """Add an entry and print its line."""
@@ -38,11 +40,18 @@ class Report:
         return {"environment": self.environment, "options": self.options, "targets": found, "sections": sections}
 
     def write(self) -> None:
-        """The file, whole or not at all."""
+        """The file, whole or not at all. Where that fails the run goes on: its output holds the figures too."""
         if self.path is None:
             return
-        with atomic_write(self.path) as temporary:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(self.as_json(), indent=1) + "\n"
+        self._is_written = False
+        try:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"benchmarks.gpu: {error}", file=sys.stderr, flush=True)
+        else:
+            self._is_written = True
 
     def print_last(self) -> None:
         """The table, and the line of JSON."""
@@ -53,11 +62,11 @@ class Report:
         print(summary(self.environment, self.entries, found, where), flush=True)
 
     def exit_code(self) -> int:
-        """6 where a kernel differs from its definition, else 8 where anything failed, 3 where nothing was measured."""
+        """6 where a kernel differs from its definition, else 8 where anything failed, 3 without a figure or a file."""
         codes = {entry.exit_code for entry in self.entries if entry.status == FAILED}
         if QualityError.exit_code in codes:
             return QualityError.exit_code
         if codes:
             return EngineError.exit_code
         is_any = any(entry.status == MEASURED for entry in self.entries)
-        return 0 if is_any else UnavailableError.exit_code
+        return 0 if is_any and self._is_written else UnavailableError.exit_code

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
@@ -167,7 +168,7 @@ def test_the_table_says_what_is_missing_and_why(capsys):
 # ---- file and exit code
 
 
-def test_the_file_is_there_whole_after_every_write(tmp_path, monkeypatch):
+def test_the_file_is_there_whole_after_every_write(tmp_path, monkeypatch, capsys):
     path = free_path(tmp_path, FACTS["gpu"], FACTS["date"])
     report = Report(FACTS, {"model": None}, path)
     job = Job("x", "kernels", OURS, 0, 1, lambda bench: ())
@@ -178,9 +179,17 @@ def test_the_file_is_there_whole_after_every_write(tmp_path, monkeypatch):
         assert len(held["sections"]["kernels"]) == count
         assert held["environment"] == FACTS
         assert len(held["targets"]) == 6
-    monkeypatch.setattr(json, "dumps", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        report.write()
+    assert report.exit_code() == 0
+
+    def full(path, *given, **named):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    report.keep(job, kernel("advance_step"))
+    report.write()
+    assert "No space left on device" in capsys.readouterr().err
+    assert report.exit_code() == 3
     assert len(json.loads(path.read_text())["sections"]["kernels"]) == 2
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
