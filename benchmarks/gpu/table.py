@@ -68,9 +68,11 @@ def _target(target: Target) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    if float(value).is_integer() and value < 1e5:
+    if value >= 1e7:
+        return f"{value:.1e}"
+    if value >= 1e4 or float(value).is_integer():
         return f"{value:.0f}"
-    return f"{value:.3g}" if value < 0.1 or value >= 1e4 else f"{value:.2f}"
+    return f"{value:.2g}" if 0 < value < 0.1 else f"{value:.2f}"
 
 
 def _short(value: float | None) -> float | None:

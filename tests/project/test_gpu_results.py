@@ -12,6 +12,7 @@ from benchmarks.gpu.entry import ABSENT, FAILED, MEASURED, OURS, SKIPPED, Entry,
 from benchmarks.gpu.environment import free_path
 from benchmarks.gpu.plan import SECTIONS, jobs_of
 from benchmarks.gpu.report import Report
+from benchmarks.gpu.table import line_of
 from benchmarks.gpu.targets import COMPILED, JOINT, targets
 from benchmarks.gpu.timing import Limits, Sizes
 
@@ -163,6 +164,13 @@ def test_the_table_says_what_is_missing_and_why(capsys):
     assert "failed: it broke" in out
     assert out.count("\n") == len(out.splitlines())
     assert json.loads(out.splitlines()[-1])["counts"] == {"absent": 2, "failed": 1}
+
+
+@pytest.mark.parametrize("value", [0.0123, 0.1, 1.0, 12.345, 9999.99, 70312.4, 9.9e6, 3.1e8])
+def test_numbers_of_any_size_stay_apart(value):
+    words = line_of(Entry.of_times("x", OURS, [value], floor=value)).split()
+    assert [float(word) for word in words[2:6]] == pytest.approx([value] * 4, rel=0.05)
+    assert words[6:] == ["1", "us"]
 
 
 # ---- file and exit code
