@@ -68,6 +68,17 @@ def test_a_stage_of_illume_tiny_in_int8(tiny_int8, tmp_path, stage):
     assert record.fused == len(record.profiles) * record.attentions
 
 
+def test_the_decoder_of_illume_tiny_in_int4(tiny_bundle, tmp_path):
+    output = tmp_path / "illume-tiny-int4.bundle"
+    words = ["--weights-only", "--set", "decoder.weights=int4", "-o", str(output)]
+    assert main(["calibrate", str(tiny_bundle), *words]) == 0
+    opened = Bundle.open(output)
+    num_layers = opened.manifest.quantization.stages["decoder"].num_layers
+    record = built_engine(output, "decoder", tmp_path)
+    assert check_quantized(record, opened.stage_path("decoder"), "Int4") == (0, num_layers)
+    assert record.fused == len(record.profiles) * record.attentions
+
+
 @pytest.mark.parametrize("stage", ["decoder", "vae_decoder"])
 def test_a_stage_in_bfloat16(bundle, tmp_path, stage):
     record = built_engine(bundle, stage, tmp_path, precision="bfloat16")
