@@ -45,9 +45,10 @@ bench: $(READY)  ## benchmarks beside their peers: benchmarks/results/*.json and
 	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=median,min,iqr,rounds
 	$(BIN)/python -m benchmarks.table
 
-gpu: $(READY)  ## every test that needs a GPU, then benchmarks/results/gpu-*.json; with the bundle and engines that are there
+gpu: $(READY)  ## on a machine with an NVIDIA GPU: its tests, compute-sanitizer, and times of kernels and loops (docs/device.md)
 	$(BIN)/python -m pytest -q -m gpu
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu --sanitize --minutes 3
+	$(BIN)/python -m benchmarks.gpu --model illume-plus-3b
 
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m build --wheel --outdir dist .

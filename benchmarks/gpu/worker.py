@@ -18,7 +18,6 @@ from typing import Any
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.entry import ABSENT, FAILED, NO_TIME, SKIPPED, Entry, Job
-from benchmarks.gpu.stand_in import stand_in_for_safetensors
 from benchmarks.gpu.timing import QUICK, Limits, Sizes
 from illume_runtime.errors import EngineError, IllumeError, UnavailableError
 
@@ -58,7 +57,6 @@ def entries_of(job: Job, bench: Bench, put: Callable[[Entry], None]) -> bool:
 
 def main(arguments: Sequence[str], jobs_of: JobsOf, sizes: Sizes | None = None) -> int:
     """Do what the request says."""
-    stand_in_for_safetensors()
     request: dict[str, Any] = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     options = Namespace(**request["options"])
     limits = Limits(**request["limits"]) if request["limits"] else None

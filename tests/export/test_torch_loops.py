@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
@@ -59,27 +57,6 @@ def gpu() -> Accelerator:
 
     made.stream.put = at_once  # type: ignore[attr-defined]
     return made
-
-
-def test_random_weights_need_no_safetensors(tmp_path: Path) -> None:
-    """A machine without it has the loops, and a line where a checkpoint is asked for."""
-    script = tmp_path / "without.py"
-    script.write_text(
-        "import sys\n"
-        "sys.modules.update(dict.fromkeys(('safetensors', 'onnx', 'onnxscript', 'tqdm')))\n"
-        "from benchmarks.gpu.stand_in import stand_in_for_safetensors\n"
-        "assert stand_in_for_safetensors()\n"
-        "from benchmarks.gpu import joint_loop, model_loops, torch_loops\n"
-        "try:\n"
-        "    torch_loops.model_by_name(sys.argv[1], 'cpu', None)\n"
-        "except Exception as error:\n"
-        "    print(type(error).__name__, error)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(torch_loops.__file__).parents[2])}
-    command = [sys.executable, str(script), str(Path(__file__).parents[2] / "assets" / "illume-tiny")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("UnavailableError safetensors is not installed")
 
 
 @pytest.mark.parametrize("is_traced", [False, True], ids=["eager", "one graph a layer"])
