@@ -108,9 +108,18 @@ def test_ties_infinities_and_nan(device, gpu, seed):
 
 @pytest.mark.parametrize("block", [32, 128])
 def test_of_tied_tokens_only_the_first_stay_also_where_larger_ones_follow(device, block):
-    """Half of the ties fall behind the edge of top-p, in later rounds of a warp and later warps."""
+    """Half of the ties fall behind the edge of top-p, in later threads and warps."""
     logits = np.tile(np.float32([0, 1, 0, 0]), (1, 250))
     case = Case(logits, SampleParams.broadcast(1, top_p=0.7, seed=3), block=block)
+    for _ in range(30):
+        case.check(device)
+
+
+def test_of_the_tied_tokens_of_one_thread_only_the_first_stay(device):
+    """All that may be drawn lies among the 33 neighbours of the sixth of 32 threads, ties and larger ones in turn."""
+    logits = np.full((1, 32 * 33), -np.inf, np.float32)
+    logits[0, 5 * 33 : 6 * 33] = np.tile(np.float32([0, 1, 0]), 11)
+    case = Case(logits, SampleParams.broadcast(1, top_p=0.7, seed=3), block=32)
     for _ in range(30):
         case.check(device)
 

@@ -35,7 +35,7 @@ DEVICE u32 key_of_token(const SampleRow& row, float cond, float uncond, const u3
         x = x < 0.0f ? __fmul_rn(x, row.penalty) : __fdiv_rn(x, row.penalty);
     }
     if (row.uncond_row >= 0) x = guided(x, uncond, row.guidance);
-    if (row.temperature > 0.0f) x = __fdiv_rn(x, row.temperature);
+    if (row.temperature > 0.0f && row.temperature != 1.0f) x = __fdiv_rn(x, row.temperature);
     return key_from_score(__fadd_rn(x, 0.0f));
 }
 

@@ -150,20 +150,20 @@ DEVICE void sample_row(Board board, CtaMemory& cta, u32* keys, const SampleRow& 
     trace.num_stay = edge.num_stay;
     trace.above = edge.above;
 
-    const u32 run = round_up((count + num_warps - 1) / num_warps, WARP);  // tokens of one warp
-    const u32 run_begin = smaller(warp * run, count), run_end = smaller(run_begin + run, count);
-    u64 mass = 0;
-    u32 tied = 0;
-    for (u32 i = run_begin + lane; i < run_end; i += WARP) {
+    const u32 run = (count + blockDim.x - 1) / blockDim.x | 1;  // neighbours of one thread; odd: no two in one bank
+    const u32 run_begin = smaller(threadIdx.x * run, count), run_end = smaller(run_begin + run, count);
+    u64 own_mass = 0;
+    u32 own_tied = 0;
+    for (u32 i = run_begin; i < run_end; ++i) {
         const u32 key = keys[i];
         if (key > edge.key) {
             const u64 weight = weight_from_key(key, top);
-            if (weight >= min_weight) mass += weight;
+            if (weight >= min_weight) own_mass += weight;
         }
-        tied += key == edge.key;
+        own_tied += key == edge.key;
     }
-    mass = warp_sum(mass);
-    tied = static_cast<u32>(warp_sum(tied));
+    u64 mass = warp_sum(own_mass);
+    u32 tied = static_cast<u32>(warp_sum(own_tied));
     if (lane == 0) {
         cta.warp_mass[warp] = mass;
         cta.warp_tied[warp] = tied;
@@ -226,29 +226,30 @@ DEVICE void sample_row(Board board, CtaMemory& cta, u32* keys, const SampleRow& 
     __syncthreads();
     if (warp == cta.owner) {
         u64 rest = cta.rest;
-        u32 before = cta.tied_before;
-        for (u32 first = run_begin; first < run_end; first += WARP) {
-            const u32 i = first + lane;
-            const u32 key = i < run_end ? keys[i] : 0;
-            const u32 ties = __ballot_sync(ALL_LANES, i < run_end && key == edge.key);
-            u64 weight = 0;
-            if (i < run_end && key > edge.key) {
-                weight = weight_from_key(key, top);
-                if (weight < min_weight) weight = 0;
-            } else if (i < run_end && key == edge.key && before + __popc(ties & ((1u << lane) - 1)) < edge.num_stay) {
-                weight = edge_weight;
+        u32 before = cta.tied_before + static_cast<u32>(warp_inclusive(own_tied)) - own_tied;
+        const u64 here = own_mass + edge_weight * tied_that_stay(edge.num_stay, before, own_tied);
+        const u64 inclusive = warp_inclusive(here);
+        if (inclusive > rest && inclusive - here <= rest) {
+            rest -= inclusive - here;
+            for (u32 i = run_begin; i < run_end; ++i) {
+                const u32 key = keys[i];
+                u64 weight = 0;
+                if (key > edge.key) {
+                    weight = weight_from_key(key, top);
+                    if (weight < min_weight) weight = 0;
+                } else if (key == edge.key) {
+                    if (before < edge.num_stay) weight = edge_weight;
+                    before += 1;
+                }
+                if (rest < weight) {
+                    trace.total = cta.total;
+                    trace.draw = cta.draw;
+                    const float chance = static_cast<float>(static_cast<double>(weight) / static_cast<double>(cta.total));
+                    finish(out, batch_row, n, static_cast<i32>(begin + i), chance, trace);
+                    break;
+                }
+                rest -= weight;
             }
-            const u64 inclusive = warp_inclusive(weight);
-            if (inclusive > rest && inclusive - weight <= rest) {
-                trace.total = cta.total;
-                trace.draw = cta.draw;
-                const float chance = static_cast<float>(static_cast<double>(weight) / static_cast<double>(cta.total));
-                finish(out, batch_row, n, static_cast<i32>(begin + i), chance, trace);
-            }
-            const u64 sum = __shfl_sync(ALL_LANES, inclusive, WARP - 1);
-            if (sum > rest) break;
-            rest -= sum;
-            before += __popc(ties);
         }
     }
     board.close();

@@ -65,14 +65,21 @@ DEVICE u64 read_bin(Board& board, u32 low, u32 high, u32 i) {
     return WIDE ? sum | static_cast<u64>(fresh(board.bin(high, i))) << 32 : sum;
 }
 
+constexpr u32 IN_REGISTERS = 8;  // bins that a thread keeps: all of its own from 256 threads on
+
 // The sum of all bins; cta.bin and cta.above are the bin, from the top, where the sum reaches target(total), and what
-// lies above it.
+// lies above it. The one thread that looks for it would wait for each bin, if it read them again.
 template <bool WIDE, class Board, class Target>
 DEVICE u64 find_bin(CtaMemory& cta, Board& board, u32 low, u32 high, Target target_of) {
     const u32 per_thread = NUM_BINS / blockDim.x, warp = threadIdx.x / WARP;
     const u32 first = NUM_BINS - 1 - threadIdx.x * per_thread;
-    u64 own = 0;
-    for (u32 j = 0; j < per_thread; ++j) own += read_bin<WIDE>(board, low, high, first - j);
+    u64 own = 0, kept[IN_REGISTERS];
+#pragma unroll
+    for (u32 j = 0; j < IN_REGISTERS; ++j) {
+        kept[j] = j < per_thread ? read_bin<WIDE>(board, low, high, first - j) : 0;
+        own += kept[j];
+    }
+    for (u32 j = IN_REGISTERS; j < per_thread; ++j) own += read_bin<WIDE>(board, low, high, first - j);
     const u64 inclusive = warp_inclusive(own);
     if (threadIdx.x % WARP == WARP - 1) cta.warp_sum[warp] = inclusive;
     __syncthreads();
@@ -84,11 +91,23 @@ DEVICE u64 find_bin(CtaMemory& cta, Board& board, u32 low, u32 high, Target targ
     const u64 target = target_of(total);
     if (before < target && target <= before + own) {
         u32 i = first;
-        u64 sum = before + read_bin<WIDE>(board, low, high, i);
         u64 above = before;
-        while (sum < target) {
-            above = sum;
-            sum += read_bin<WIDE>(board, low, high, --i);
+        bool is_above = true;
+#pragma unroll
+        for (u32 j = 0; j < IN_REGISTERS; ++j) {
+            is_above = is_above && above + kept[j] < target;
+            if (is_above) {
+                above += kept[j];
+                i -= 1;
+            }
+        }
+        while (is_above) {
+            const u64 next = above + read_bin<WIDE>(board, low, high, i);
+            is_above = next < target;
+            if (is_above) {
+                above = next;
+                i -= 1;
+            }
         }
         cta.bin = i;
         cta.above = above;

@@ -81,23 +81,19 @@ class TokenLoop:
         chosen = loop.chosen
         under_way: list[tuple[int, int, Event]] = []  # first step and end of a row, and the event behind it
         first = 0
-        try:
-            for end in _row_ends(self._schedule):
-                if cancel is not None and cancel():
-                    raise Cancelled(f"cancelled after {first} of {total} tokens")
-                segment = self._schedule.segments[steps[first].level]
-                work = partial(loop.work, f"row.{segment.name}", segment, end - first)
-                with self._accelerator.track.span(self._decoding.stages.tracer, work):
-                    for k in range(first, end):
-                        loop.run(self._kind(k))
-                under_way.append((first, end, self._accelerator.stream.record()))
-                first = end
-                if len(under_way) > 1:
-                    self._read(under_way.pop(0), chosen, places, code_color, on_progress, on_level0)
-            self._read(under_way.pop(0), chosen, places, code_color, on_progress, on_level0)
-        except BaseException:
-            self._accelerator.stream.synchronize()  # nothing may write to memory that is given back
-            raise
+        for end in _row_ends(self._schedule):
+            if cancel is not None and cancel():  # what is under way goes on in memory that `decoding` keeps
+                raise Cancelled(f"cancelled after {first} of {total} tokens")
+            segment = self._schedule.segments[steps[first].level]
+            work = partial(loop.work, f"row.{segment.name}", segment, end - first)
+            with self._accelerator.track.span(self._decoding.stages.tracer, work):
+                for k in range(first, end):
+                    loop.run(self._kind(k))
+            under_way.append((first, end, self._accelerator.stream.record()))
+            first = end
+            if len(under_way) > 1:
+                self._read(under_way.pop(0), chosen, places, code_color, on_progress, on_level0)
+        self._read(under_way.pop(0), chosen, places, code_color, on_progress, on_level0)
         return [self._schedule.codes_of_samples(chosen[:, b]) for b in range(self._batch)]
 
     def _read(

@@ -92,10 +92,11 @@ class SampledSteps:
         """A new request behind its prefill: how each row [B] of each level is sampled, and the head's guidance."""
         accelerator = self._accelerator
         packed = [np.ascontiguousarray(level).view(np.uint8) for level in rows]
-        if not self._rows:
+        if self._rows:
+            for target, level in zip(self._rows, packed, strict=True):
+                accelerator.upload(target, level)
+        else:
             self._rows = [accelerator.uploaded(level) for level in packed]
-        for target, level in zip(self._rows, packed, strict=True):
-            accelerator.upload(target, level)
         for array in (self._step, self._count, *self._seen):
             accelerator.stream.zero(array.address, array.nbytes)
         accelerator.upload(self._length, self._decoding.lengths)

@@ -22,6 +22,7 @@ from illume_runtime.manifest import StageSpec
 from illume_runtime.session import Arrays
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+NOTHING_SAID = "it does not say why"
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32"}
 
 
@@ -61,10 +62,11 @@ class Engines:
         return TensorRtSession(loaded, spec, self, self._accelerator)
 
     def failed(self, what: str, remedy: str = "") -> EngineError | MemoryLimitError:
-        """The error for what TensorRT said last."""
-        if OUT_OF_MEMORY in self.log.last.lower():
+        """The error for what TensorRT said last, which it said of this alone."""
+        said, self.log.last = self.log.last, NOTHING_SAID
+        if OUT_OF_MEMORY in said.lower():
             return MemoryLimitError(f"{what}: the GPU is out of memory; ask for fewer at once, or --residency staged")
-        return EngineError(f"{what}: {self.log.last}{'; ' * bool(remedy)}{remedy}")
+        return EngineError(f"{what}: {said}{'; ' * bool(remedy)}{remedy}")
 
     def scratch(self, num_bytes: int) -> DeviceArray:
         """Memory for the layers of whatever engine runs now: work is in order. What was given before stays valid."""
@@ -224,7 +226,7 @@ def _log_of(trt: Any) -> Any:
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last = "it does not say why"
+            self.last = NOTHING_SAID
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
