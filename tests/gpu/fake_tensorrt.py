@@ -111,21 +111,23 @@ class Context:
         return True
 
 
+class Runtime:
+    def __init__(self, log, bundle, streams):
+        self._log, self._bundle, self._streams = log, bundle, streams
+
+    def deserialize_cuda_engine(self, content):
+        if content == b"of another version":
+            self._log.log(Severity.ERROR, "the version is another one")
+            return None
+        return Engine(content, self._log, self._bundle, self._streams)
+
+
 def fake_module(bundle, streams, version="11.0"):
     """The module; `streams` are the fake ones by handle."""
     module = types.ModuleType("tensorrt")
 
-    class Runtime:
-        def __init__(self, log):
-            self._log = log
-
-        def deserialize_cuda_engine(self, content):
-            if content == b"of another version":
-                self._log.log(Severity.ERROR, "the version is another one")
-                return None
-            return Engine(content, self._log, bundle, streams)
-
-    module.__version__, module.ILogger, module.Runtime = version, ILogger, Runtime
+    module.__version__, module.ILogger = version, ILogger
+    module.Runtime = lambda log: Runtime(log, bundle, streams)
     module.ExecutionContextAllocationStrategy = types.SimpleNamespace(USER_MANAGED="user managed")
     return module
 

@@ -148,6 +148,24 @@ def test_a_longer_prompt_than_an_engine_takes_is_refused(copied, machine):
         gpu.draw("a star")
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("ours", "real", "properties"),
+    [
+        (fake_tensorrt.Engine, "ICudaEngine", ["num_io_tensors", "num_optimization_profiles"]),
+        (fake_tensorrt.Context, "IExecutionContext", []),
+        (fake_tensorrt.Runtime, "Runtime", []),
+    ],
+    ids=["engine", "context", "runtime"],
+)
+def test_the_real_package_has_all_that_the_fake_one_is_asked_for(ours, real, properties):
+    tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
+    methods = [name for name in vars(ours) if not name.startswith("_")]
+    assert methods
+    assert not [name for name in methods + properties if not hasattr(getattr(tensorrt_rtx, real), name)]
+    assert tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED is not None
+
+
 def test_without_tensorrt_it_says_what_to_install(copied, machine, monkeypatch):
     fake_tensorrt.write_engines(copied)
     monkeypatch.setattr(sessions, "open_accelerator", lambda: Accelerator(FakeDevice(), b"kernels"))
