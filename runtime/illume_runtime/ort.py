@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,7 @@ ROW_LAYOUT = ("vq_decoder",)
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # of a graph that is not read from a file
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")  # which provider computes what
+REPLACE = "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
 LOG_SEVERITY = 4  # fatal: an error is raised, and need not be printed by the engine as well
 
 
@@ -76,7 +80,7 @@ class OrtSession:
         if provider != CPU:
             options.add_session_config_entry(*ASSIGNMENT)
         if provider == CPU:
-            graph = cpu_decoder(path) if spec.name == "decoder" else None
+            graph = cpu_decoder(path) if spec.name == "decoder" and attends_by_counts() else None
             model, self._moved_bytes, mapped_bytes = _placed(path, graph, spec, options)
             count_mapped(self, mapped_bytes)
             if model != path:
@@ -236,12 +240,44 @@ def cuda_session(
 ) -> OrtSession:
     """A session on a GPU. Raises UnavailableError where the installed ONNX Runtime has no CUDA or finds no GPU."""
     check_cuda_provider()
-    return OrtSession(path, spec, CUDA, threads, provider_options)
+    said = _load_cuda_libraries()
+    ort.set_default_logger_severity(LOG_SEVERITY)  # a provider that cannot be loaded is an error below
+    try:
+        return OrtSession(path, spec, CUDA, threads, provider_options)
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}{': ' * bool(said)}{said}") from error
+
+
+def attends_by_counts() -> bool:
+    """Whether this ONNX Runtime has the operator that `cpu_decoder` writes, as 1.32 has; `onnxruntime-gpu` lags behind.
+
+    Before that the decoder runs on a CPU as it was exported.
+    """
+    major, minor = ort.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (1, 32)
+
+
+@cache
+def _load_cuda_libraries() -> str:
+    """Load those of NVIDIA's wheels, where they are; the first thing that ONNX Runtime says of what it did not find."""
+    said = StringIO()
+    with redirect_stdout(said):  # it prints
+        getattr(ort, "preload_dlls", lambda: None)()  # not in NVIDIA's own builds
+    return next(iter(said.getvalue().strip().splitlines()), "")
+
+
+def why_no_cuda_provider() -> str:
+    """Why the installed ONNX Runtime has no CUDA, and what to run; empty where it has."""
+    if CUDA in ort.get_available_providers():
+        return ""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return f"the installed onnxruntime has no CUDA provider; run: pip install 'illume-rt[cuda]' && {REPLACE}"
+    return f"the files of onnxruntime lie over those of onnxruntime-gpu, in the same folder; run: {REPLACE}"
 
 
 def check_cuda_provider() -> None:
     """Raises UnavailableError where the installed ONNX Runtime has no CUDA."""
-    if CUDA not in ort.get_available_providers():
-        raise UnavailableError(
-            "device cuda: the installed onnxruntime has no CUDA provider; install one: pip install 'illume-rt[cuda]'"
-        )
+    if reason := why_no_cuda_provider():
+        raise UnavailableError(f"device cuda: {reason}")

@@ -49,8 +49,46 @@ def test_a_device_is_never_replaced_by_another(opened, device, error):
 
 def test_cuda_without_its_provider_says_what_to_install(opened, monkeypatch):
     monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(UnavailableError, match=r"no CUDA provider; install one: pip install 'illume-rt\[cuda\]'"):
+    with pytest.raises(
+        UnavailableError,
+        match=r"no CUDA provider; run: pip install 'illume-rt\[cuda\]' && pip uninstall -y onnxruntime &",
+    ):
         session_from_stage(opened.stage_path(HEAD), opened.stage(HEAD), "cuda", 1)
+
+
+def test_cuda_whose_files_were_overwritten_says_how_to_get_them_back(opened, monkeypatch):
+    """pip installs onnxruntime and onnxruntime-gpu into the same folder."""
+    monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort_module, "version", lambda name: "1.31.1")
+    with pytest.raises(
+        UnavailableError, match="lie over those of onnxruntime-gpu, in the same folder; run: pip uninst"
+    ):
+        session_from_stage(opened.stage_path(HEAD), opened.stage(HEAD), "cuda", 1)
+
+
+def test_a_cuda_library_that_is_missing_is_named(opened, monkeypatch):
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort_module.ort, "preload_dlls", lambda: print("Failed to load libcublasLt.so.13\nand more"))
+    monkeypatch.setattr(
+        ort_module.ort,
+        "InferenceSession",
+        lambda path, options, providers, **rest: real(path, options, providers=["CPUExecutionProvider"], **rest),
+    )
+    ort_module._load_cuda_libraries.cache_clear()
+    try:
+        with pytest.raises(UnavailableError, match=r"run illume doctor: Failed to load libcublasLt\.so\.13$"):
+            cuda_session(opened.stage_path(HEAD), opened.stage(HEAD), 1)
+    finally:
+        ort_module._load_cuda_libraries.cache_clear()
+
+
+def test_before_1_32_the_decoder_runs_as_it_was_exported(opened, monkeypatch):
+    """onnxruntime-gpu lags behind, and its CPU draws too."""
+    assert ort_module.attends_by_counts()
+    monkeypatch.setattr(ort_module, "cpu_decoder", lambda path: pytest.fail("rewritten"))
+    monkeypatch.setattr(ort_module.ort, "__version__", "1.31.1")
+    session_from_stage(opened.stage_path("decoder"), opened.stage("decoder"), "cpu", 1)
 
 
 def test_cuda_that_falls_back_to_the_cpu_is_refused(opened, monkeypatch):

@@ -70,17 +70,16 @@ def devices() -> dict[str, dict[str, Any]]:
 
 def _why_not(device: str) -> str:
     """Why a GPU cannot be used through `device`; empty where it can."""
-    import onnxruntime
-
     from illume_runtime.device.driver import compute_capability, driver_version
     from illume_runtime.device.images import kernel_image
     from illume_runtime.errors import UnavailableError
+    from illume_runtime.ort import why_no_cuda_provider
 
     if not any(Path(file).exists() for file in GPU_FILES):
         return "no NVIDIA GPU on this machine"
     lacking = [name for name in DEVICE_LAYERS if not _installed_version(name)]
-    if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return f"onnxruntime has no CUDAExecutionProvider; pip install '{DISTRIBUTION}[cuda]'"
+    if device == "cuda" and (reason := why_no_cuda_provider()):
+        return reason
     if device == "tensorrt" and not any(_installed_version(name) for name in RUNTIMES):
         return f"TensorRT is not installed; pip install '{DISTRIBUTION}[tensorrt]' or '{DISTRIBUTION}[tensorrt-rtx]'"
     if lacking:
