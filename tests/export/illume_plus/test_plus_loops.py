@@ -9,6 +9,7 @@ import torch
 from plus_checkpoint import LEVEL0, NUM_BYTES, NUM_CODES, small_config
 
 from benchmarks.gpu import torch_loops
+from benchmarks.gpu.static_decoder import layer_step
 from illume_export.families.illume_plus.config import PlusConfig, PlusVocabulary
 from illume_export.families.illume_plus.vocabulary import CONTROLS, TAG_SIZES
 from illume_export.sequences import likeliest
@@ -27,7 +28,7 @@ def config_with_ids() -> PlusConfig:
 def test_both_loops_draw_the_same_codes_of_both_levels() -> None:
     model = torch_loops.plus_model(config_with_ids(), "cpu", torch.float32)
     expected = torch_loops.reference_codes(model, likeliest)
-    loop = torch_loops.StaticLoop(model, likeliest, lambda step: step)
+    loop = torch_loops.StaticLoop(model, likeliest, layer_step)
     torch.testing.assert_close(loop.codes(), expected)
     assert sum(end - start > 1 for start, end in model.grammar) == expected.shape[1]
 
