@@ -1,6 +1,7 @@
 """Sessions: the device asked for or an error, graphs that are what the manifest says, errors with a type."""
 
 import dataclasses
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,13 @@ def test_a_device_is_never_replaced_by_another(opened, device, error):
         session_from_stage(opened.stage_path(HEAD), opened.stage(HEAD), device, 1)
 
 
+def not_installed(name):
+    raise PackageNotFoundError(name)
+
+
 def test_cuda_without_its_provider_says_what_to_install(opened, monkeypatch):
     monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort_module, "version", not_installed)
     with pytest.raises(
         UnavailableError,
         match=r"no CUDA provider; run: pip install 'illume-rt\[cuda\]' && pip uninstall -y onnxruntime &",
@@ -85,6 +91,7 @@ def test_a_cuda_library_that_is_missing_is_named(opened, monkeypatch):
 
 def test_before_1_32_the_decoder_runs_as_it_was_exported(opened, monkeypatch):
     """onnxruntime-gpu lags behind, and its CPU draws too."""
+    monkeypatch.setattr(ort_module.ort, "__version__", "1.32.0")
     assert ort_module.attends_by_counts()
     monkeypatch.setattr(ort_module, "cpu_decoder", lambda path: pytest.fail("rewritten"))
     monkeypatch.setattr(ort_module.ort, "__version__", "1.31.1")
