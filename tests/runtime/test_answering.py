@@ -143,6 +143,15 @@ def test_rows_that_ended_before_the_cancelling_have_ended():
     assert [(a.text, a.finish_reason) for a in answers] == [("ab", "cancelled"), ("", "end")]
 
 
+def test_answers_do_not_depend_on_how_many_are_made_at_once(pipeline, pictures, monkeypatch):
+    images, questions = [pictures[0]] * 3, ["what?"] * 3
+    sampling = TextSampling(temperature=1.0, seed=3, max_tokens=8)
+    together = pipeline.describe_many(images, questions, sampling=sampling)
+    assert len({answer.token_ids for answer in together}) == 3  # each draws for itself
+    monkeypatch.setattr("illume_runtime.model.MAX_DRAW_BATCH", 2)
+    assert pipeline.describe_many(images, questions, sampling=sampling) == together
+
+
 @pytest.mark.parametrize("sampling", [TextSampling(), TextSampling(temperature=1.0, seed=9, max_tokens=30)], ids=str)
 def test_streamed_text_is_the_text(pipeline, pictures, sampling):
     for picture in pictures:
