@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
@@ -270,6 +269,8 @@ def why_no_cuda_provider() -> str:
     """Why the installed ONNX Runtime has no CUDA, and what to run; empty where it has."""
     if CUDA in ort.get_available_providers():
         return ""
+    from importlib.metadata import PackageNotFoundError, version  # only here: it is slow to import
+
     try:
         version("onnxruntime-gpu")
     except PackageNotFoundError:

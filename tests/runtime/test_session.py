@@ -54,7 +54,7 @@ def not_installed(name):
 
 def test_cuda_without_its_provider_says_what_to_install(opened, monkeypatch):
     monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(ort_module, "version", not_installed)
+    monkeypatch.setattr("importlib.metadata.version", not_installed)
     with pytest.raises(
         UnavailableError,
         match=r"no CUDA provider; run: pip install 'illume-rt\[cuda\]' && pip uninstall -y onnxruntime &",
@@ -65,7 +65,7 @@ def test_cuda_without_its_provider_says_what_to_install(opened, monkeypatch):
 def test_cuda_whose_files_were_overwritten_says_how_to_get_them_back(opened, monkeypatch):
     """pip installs onnxruntime and onnxruntime-gpu into the same folder."""
     monkeypatch.setattr(ort_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(ort_module, "version", lambda name: "1.31.1")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.31.1")
     with pytest.raises(
         UnavailableError, match="lie over those of onnxruntime-gpu, in the same folder; run: pip uninst"
     ):
