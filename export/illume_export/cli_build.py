@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -171,6 +170,5 @@ def _device(args: argparse.Namespace) -> Device | None:
     if args.compute_capability:
         raise UsageError("--compute-capability is for --target tensorrt-rtx; TensorRT builds for the GPU that is here")
     from illume_runtime.device.opening import open_device
-    from illume_runtime.gpu.accelerator import LAYER_VARIABLE
 
-    return open_device(os.environ.get(LAYER_VARIABLE) or "cuda-core")
+    return open_device()

@@ -54,7 +54,7 @@ def board(monkeypatch):
     def put(name, num_processors, memory_bytes=1 << 30):
         device = FakeDevice((8, 7), memory_bytes)
         device.name, device.gpu = name, dataclasses.replace(device.gpu, num_processors=num_processors)
-        monkeypatch.setattr(opening, "open_device", lambda implementation: device)
+        monkeypatch.setattr(opening, "open_device", lambda: device)
         return device
 
     return put

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from math import prod
 
 import numpy as np
@@ -16,7 +15,6 @@ from illume_runtime.device.protocol import Device
 from illume_runtime.errors import MemoryLimitError
 from illume_runtime.gpu.device_track import DeviceTrack
 
-LAYER_VARIABLE = "ILLUME_DEVICE_LAYER"
 ASKED_BYTES = 1 << 20  # from here on it is asked before: the question itself takes time
 RESERVE_BYTES = 64 << 20  # that stay free: the driver and the libraries take some while they run
 
@@ -81,9 +79,9 @@ class Accelerator:
 
 
 def open_accelerator(implementation: str | None = None) -> Accelerator:
-    """The first GPU, through what ILLUME_DEVICE_LAYER says where nothing is said here (cuda-core).
+    """The first GPU, as `open_device` finds it.
 
     Raises UnavailableError: no driver, no GPU, a package or a driver that does not do; UsageError for an unknown name.
     """
-    device = open_device(implementation or os.environ.get(LAYER_VARIABLE) or "cuda-core")
+    device = open_device(implementation)
     return Accelerator(device, kernel_image(device.compute_capability))

@@ -15,7 +15,7 @@ from illume_runtime.gpu.sampled_steps import Shape, StepKind, sampled_steps
 from illume_runtime.sampling import TextSampling, params_of_rows
 from illume_runtime.token_engine import Embeds, OnLogits
 
-AHEAD = 2  # steps under way behind the one that is read: the device never waits for the host
+AHEAD = 2  # steps under way behind the one that is read, so that the device need not wait for the host
 MAY_NOT_OPEN, MAY_OPEN = range(2)  # places of the bans
 
 
